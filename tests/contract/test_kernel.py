@@ -507,6 +507,14 @@ def test_find_without_a_pinned_namespace_returns_none(case: KernelCase) -> None:
     case.kernel.namespaces.default_routes(KEY, [])
 
 
+def test_pinned_keys_are_listed_until_they_are_released(case: KernelCase) -> None:
+    case.kernel.namespaces.make(KEY)
+    case.kernel.namespaces.make(OTHER_KEY)
+    assert case.kernel.state_reader.pinned() == {KEY, OTHER_KEY}
+    case.kernel.namespaces.release(KEY)
+    assert case.kernel.state_reader.pinned() == {OTHER_KEY}
+
+
 def test_making_a_namespace_over_a_file_raises_conflict(case: KernelCase) -> None:
     case.obstruct(KEY)
     with refused(Kind.CONFLICT):

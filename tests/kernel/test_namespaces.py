@@ -16,6 +16,7 @@ import pytest
 from sandnet.errors import Error, Kind
 from sandnet.kernel.linux.links import LinuxLinks
 from sandnet.kernel.linux.namespaces import LinuxNamespaces
+from sandnet.kernel.linux.state_reader import LinuxStateReader
 from sandnet.kernel.types import Bridge, DefaultRoute, Veth
 from tests.support.network_host import Host
 
@@ -168,6 +169,19 @@ def test_symlinked_base_directory_is_followed(host: Host) -> None:
     host.run(os.symlink, "/run/elsewhere", FOLDER)
     host.run(namespaces.make, KEY)
     assert host.run(os.listdir, "/run/elsewhere") == ["box"]
+
+
+@pytest.mark.parametrize("actual", ["/run/elsewhere", "/run/else where"])
+def test_pinned_keys_are_found_below_a_symlinked_base_directory(host: Host, actual: str) -> None:
+    host.run(os.makedirs, actual)
+    host.run(os.symlink, actual, FOLDER)
+    state_reader = LinuxStateReader(namespaces, FOLDER)
+    assert host.run(state_reader.pinned) == frozenset()
+    host.run(namespaces.make, KEY)
+    host.run(namespaces.make, f"{FOLDER}/a/box")
+    assert host.run(state_reader.pinned) == {KEY, f"{FOLDER}/a/box"}
+    host.run(namespaces.release, KEY)
+    assert host.run(state_reader.pinned) == {f"{FOLDER}/a/box"}
 
 
 def test_unpinned_key_is_found_as_none(host: Host) -> None:

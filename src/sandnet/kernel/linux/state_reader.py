@@ -77,8 +77,10 @@ class LinuxStateReader:
 
     def pinned(self) -> frozenset[str]:
         """See :meth:`sandnet.kernel.observation.StateReader.pinned`."""
-        places = map(_place, _mounts(self._root))
-        return frozenset(place for place in places if place.startswith(f"{self._root}/"))
+        # The kernel lists paths without symbolic links, and /var/run, where sandboxes are by default, is one.
+        actual = os.path.realpath(self._root)
+        places = map(_place, _mounts())
+        return frozenset(self._root + place[len(actual) :] for place in places if place.startswith(f"{actual}/"))
 
     def mount_path_of(self, inode: int) -> str:
         """See :meth:`sandnet.kernel.observation.StateReader.mount_path_of`.
@@ -124,7 +126,7 @@ def _name(index: int) -> str:
         return ""
 
 
-def _mounts(word: str) -> list[str]:
+def _mounts(word: str = "") -> list[str]:
     """Return the lines of the mount table (proc(5)) that contain a text."""
     with map_errors("read the table of mounts"), open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
         return [line for line in file if word in line]
