@@ -60,7 +60,8 @@ package: ## Build the Debian package on bare machines, and try it there, also wh
 check: lint ## Format, lint, types and house rules, in about a minute
 	@$(BIN)/python -m pytest -q tests/architecture
 
-fmt: $(VENV)/.installed-dev ## Format the code, and put right what the linter can
+fmt: $(VENV)/.installed-dev ## Format the code, put right what the linter can, and write the tables of README.md
+	@$(BIN)/python -m tests.support.attached
 	@$(BIN)/ruff format $(LINTED)
 	@$(BIN)/ruff check --fix $(LINTED)
 

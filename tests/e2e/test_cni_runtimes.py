@@ -46,6 +46,7 @@ def pings(target: str) -> tuple[str, ...]:
     return ("/bin/ping", "-c", "1", "-W", "15", target)
 
 
+@pytest.mark.attaches("containerd")
 def test_containerd_containers_reach_each_other_by_name(machine: RuntimeMachine) -> None:
     for name in ("c1", "c2"):
         machine.ctr_run(name, "/bin/sleep", "1000")
@@ -72,6 +73,7 @@ def test_container_without_del_is_reclaimed_after_a_kill(machine: RuntimeMachine
     eventually(lambda: not (services(machine) or machine.daemon.api.get("/sandboxes")))
 
 
+@pytest.mark.attaches("podman")
 def test_podman_containers_have_names_addresses_and_ports(podman_machine: RuntimeMachine) -> None:
     machine = podman_machine
     web = machine.podman_run("web1", "--publish", "8080:80", command=("httpd", "-f", "-p", "80", "-h", "/www"))

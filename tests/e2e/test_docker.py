@@ -56,6 +56,7 @@ def create(docker: DockerEngine, name: str, *options: str) -> str:
     return docker("network", "create", "-d", "sandnet", "--ipam-driver", "sandnet", *options, name)
 
 
+@pytest.mark.attaches("docker")
 def test_containers_on_a_network_reach_each_other(docker: DockerEngine, daemon: RunningDaemon) -> None:
     network = create(docker, "one")
     assert daemon.api.reported(network)["id"] == network
@@ -67,6 +68,7 @@ def test_containers_on_a_network_reach_each_other(docker: DockerEngine, daemon: 
     docker("network", "rm", "one")
 
 
+@pytest.mark.attaches("docker that runs")
 def test_running_container_is_attached_by_its_id(docker: DockerEngine, daemon: RunningDaemon) -> None:
     daemon.api.network("joined")
     daemon.api.endpoint("joined", "plain")
@@ -336,6 +338,7 @@ def resolves(daemon: RunningDaemon, name: str, namespace: str, address: str) -> 
     return address in looked_up(daemon, name, namespace)
 
 
+@pytest.mark.attaches("docker")
 def test_names_resolve_between_containers_and_sandboxes(docker: DockerEngine, daemon: RunningDaemon) -> None:
     daemon.api.network("blue")
     sandbox = daemon.sandbox("blue", "plain")

@@ -49,6 +49,7 @@ def fetched(daemon: RunningDaemon, url: str, namespace: str = "") -> str:
 
 
 @needs_other_users
+@pytest.mark.attaches("qemu")
 def test_a_guest_is_reached_resolved_published_and_guarded(fresh_daemon: RunningDaemon, guest: Guest) -> None:
     daemon = fresh_daemon
     neighbour = daemon.sandbox("front", "web")

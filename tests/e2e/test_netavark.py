@@ -73,6 +73,7 @@ class Podman:
         return done.returncode, json.loads(done.stdout) if done.stdout.strip() else None
 
 
+@pytest.mark.attaches("netavark")
 def test_container_has_network_names_and_ports_until_teardown(daemon: RunningDaemon) -> None:
     theirs = daemon.host.container()
     place = daemon.place(theirs.path)

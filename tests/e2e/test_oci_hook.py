@@ -61,6 +61,7 @@ def services(running: RunningDaemon) -> list[str]:
 
 
 @pytest.mark.parametrize("name", list(RUNTIMES))
+@pytest.mark.attaches("runc by its hook", "crun by its hook")
 def test_runtime_containers_reach_each_other_and_leave_nothing(running: RunningDaemon, name: str) -> None:
     before = running.facts()
     runtime = OciRuntime(running, name)

@@ -138,12 +138,14 @@ def remains(running: RunningDaemon) -> tuple[object, ...]:
     [*SCRIPTS, CANCELLED, TWO_NETWORKS, ERROR_IN_BLOCK],
     ids=["networks", "errors", "coroutines", "cancelled tasks", "two networks", "error in a block"],
 )
+@pytest.mark.attaches("python")
 def test_program_does_what_it_states_and_leaves_nothing(running: RunningDaemon, script: str) -> None:
     before = remains(running)
     run(running, "-c", script)
     assert remains(running) == before
 
 
+@pytest.mark.attaches("pytest")
 def test_fixtures_make_networks_for_the_tests_of_a_program(running: RunningDaemon) -> None:
     before = remains(running)
     folder = running.folder / "suite"

@@ -8,6 +8,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.support.daemon import SANDNET, RunningDaemon
 from tests.support.network_host import Host, eventually
 
@@ -22,6 +24,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.attaches("command")
 def test_first_readme_commands_work_and_leave_nothing() -> None:
     block = re.search(r"paste it as a whole\):\n\n```sh\n(.*?)```", README.read_text(), re.DOTALL)
     assert block

@@ -45,6 +45,7 @@ def join(running: RunningDaemon, name: str, reference: str) -> None:
     running.api.join("front", name, name, running_container=reference)
 
 
+@pytest.mark.attaches("runc that runs")
 def test_running_container_is_found_by_id_and_removed_at_its_end(running: RunningDaemon, runc: OciRuntime) -> None:
     identifier = secrets.token_hex(32)
     pid = runc.start_in_group("web", identifier)
