@@ -17,6 +17,7 @@ import uvloop
 
 from sandnet.composition import composed
 from sandnet.config import Config
+from sandnet.drivers.overlay.encryption import KEY_FILE
 from sandnet.escaping import printable
 from sandnet.kernel.linux.nftables import descriptors, require_library
 from sandnet.logs import DAEMON, FILE, FileHandler, configure
@@ -147,6 +148,8 @@ def _remove_own_files(config: Config) -> None:
         Path(config.run_dir, PID_FILE),
         Path(config.run_dir, background_start.LOG),
         *Path(config.run_dir).glob("dns.*"),
+        *Path(config.run_dir).glob("wireguard.*"),
+        Path(config.state_dir, KEY_FILE),
     ):
         path.unlink(missing_ok=True)
     remove_folders(config)
