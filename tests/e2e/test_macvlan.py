@@ -160,3 +160,8 @@ def test_what_its_endpoints_cannot_have_is_refused(daemon: RunningDaemon) -> Non
     daemon.api.endpoint("lan", "web")
     with pytest.raises(RefusedError, match="link_type"):
         daemon.api.join("lan", "web", "vm-1", type="tap")
+    daemon.api.join("lan", "web", "web-1")
+    for path in ("/networks/lan/endpoints/web/containers", "/services/web/backend"):
+        with pytest.raises(RefusedError, match="already_joined") as caught:
+            daemon.api.post(path, container_id="web-2")
+        assert "service attach" not in caught.value.body["hint"]

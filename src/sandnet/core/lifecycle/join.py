@@ -71,7 +71,8 @@ class Joins:
         external = isinstance(driver, ExternalDriver)
         shares = not endpoint.address or isinstance(driver, LoadBalancing)
         remote = self._records.remote.of_endpoint(endpoint.id)
-        check_not_joined(endpoint, existing, remote, spec.container_id, many=many and shares)
+        shareable = shares and spec.tap is None
+        check_not_joined(endpoint, existing, remote, spec.container_id, many=many and shares, shareable=shareable)
         check_host_network_exclusive(known, network, attached, spec)
         process = await identify(self._context.kernel, self._context.workers, spec.watch_pid or spec.pid)
         check_interface_options(network, endpoint, spec, known, external=external)

@@ -68,8 +68,17 @@ def check_not_joined(
     container_id: str,
     *,
     many: bool,
+    shareable: bool,
 ) -> None:
     """Refuse a second join of a container to an endpoint, and, unless ``many``, a second container on any host.
+
+    Args:
+        endpoint: the endpoint.
+        attached: its attachments on this host.
+        remote: those on other hosts.
+        container_id: the container that would join.
+        many: whether it may be one more backend.
+        shareable: whether it could be one, if the request had asked for that.
 
     Raises:
         Error: kind ``INVALID``, naming the container that is attached.
@@ -79,11 +88,12 @@ def check_not_joined(
     for attachment in attached:
         if not many or attachment.container_id == container_id:
             message = f"a container has already joined endpoint {endpoint.name}: {attachment.container_id}"
-            hint = (
-                "it is attached already, and stays so; to attach it in another way, detach it first"
-                if attachment.container_id == container_id
-                else "detach it first, create another endpoint, or attach yours as one more backend (service attach)"
-            )
+            if attachment.container_id == container_id:
+                hint = "it is attached already, and stays so; to attach it in another way, detach it first"
+            elif shareable:
+                hint = "detach it first, create another endpoint, or attach yours as one more backend (service attach)"
+            else:
+                hint = "detach it first, or create another endpoint: it cannot be one of several backends here"
             raise invalid(message, hint, "already_joined")
 
 

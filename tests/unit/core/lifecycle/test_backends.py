@@ -50,6 +50,7 @@ async def test_endpoint_url_refuses_a_second_container(core: CoreInProcess) -> N
     with pytest.raises(Error) as caught:
         await core.join("c9", "web")
     assert caught.value.kind is Kind.INVALID
+    assert "service attach" in caught.value.hint
 
 
 async def test_next_backend_takes_over_and_the_leased_address_returns(

@@ -56,6 +56,9 @@ async def test_second_backend_is_refused_without_balancing(core: Controller) -> 
     with pytest.raises(Error) as refused:
         await core.services.attach(service.id, JoinSpec(container_id="c2"))
     assert refused.value.code == "already_joined"
+    assert (
+        refused.value.hint == "detach it first, or create another endpoint: it cannot be one of several backends here"
+    )
 
 
 async def test_published_port_is_refused_without_a_publisher(core: Controller) -> None:

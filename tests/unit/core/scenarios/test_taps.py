@@ -143,6 +143,10 @@ async def test_a_machine_does_not_share_an_address(core: CoreInProcess) -> None:
     await core.controller.services.attach("web", JoinSpec(container_id="c1"))
     with refused("address_shared"):
         await core.controller.services.attach("web", JoinSpec(container_id="vm", tap=TAP))
+    with pytest.raises(Error) as caught:
+        await core.join("vm", "web", tap=TAP)
+    assert caught.value.code == "already_joined"
+    assert "service attach" not in caught.value.hint
 
 
 async def test_one_container_is_a_machine_on_all_networks_or_none(core: CoreInProcess) -> None:
