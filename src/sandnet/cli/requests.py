@@ -95,7 +95,7 @@ _JOIN = (
         "--container",
         "running_container",
         metavar="ID",
-        help="Join the network namespace of this running container of Docker, Podman or containerd.",
+        help="Join the network namespace of this running container of Docker, Podman, containerd or CRI-O.",
     ),
     click.option(
         "--watch-pid", type=click.IntRange(min=1), metavar="PID", help="Remove the sandbox when this process ends."

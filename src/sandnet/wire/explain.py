@@ -20,7 +20,7 @@ class Explanation(Struct, kw_only=True):
     owners: list[str]
     """Owners of the name there: an endpoint's id, or a container's and an endpoint's, separated by a slash."""
     upstreams: list[str]
-    """The container's own servers that would be asked, in order; empty with source ``upstream``: the host's."""
+    """The servers that would be asked, in order: the container's own ones, or else the host's."""
     reason: str
     """Explanation for people."""
     inside: list[str] = []

@@ -150,9 +150,9 @@ class Join(InterfaceRequest, kw_only=True, omit_defaults=True):
     resolv_conf_path: str | None = None
     dns: list[str] | None = None
     dns_search: list[str] | None = None
-    """Search domains of its resolv.conf, instead of the host's."""
+    """Search domains of its resolv.conf, instead of its networks' and the host's."""
     dns_options: list[str] | None = None
-    """Options of its resolv.conf (``ndots:1``), in addition to the host's."""
+    """Options of its resolv.conf (``ndots:1``), with precedence over its networks' and the host's of their kind."""
     extra_hosts: list[ExtraHost] | None = None
     parent_updates: list[ParentUpdate] | None = None
     use_default_sandbox: bool | None = None
@@ -169,7 +169,8 @@ class Join(InterfaceRequest, kw_only=True, omit_defaults=True):
     pid: Pid | None = None
     """Process whose network namespace becomes the sandbox, and whose exit removes it."""
     running_container: str | None = None
-    """Id (12 to 64 hex digits) of a running container of Docker, Podman or containerd: its first process is ``pid``."""
+    """Id (12 to 64 hex digits) of a running container of Docker, Podman, containerd or CRI-O, whose first process is
+    ``pid``."""
     watch_pid: Pid | None = None
     """Process whose exit removes the sandbox, if it is not ``pid``."""
     end_process: bool | None = None
