@@ -391,3 +391,7 @@ def _refuse_options(net: Network) -> None:
     if not net.options.firewall:
         message = f"network {net.name} cannot be without firewall rules: they check what other hosts send"
         raise invalid(message, "leave EnableIPTables out", "overlay_option")
+    if net.options.routed_ipv4 or net.options.routed_ipv6:
+        # the gateway is the same on all hosts: what one of them forwards to the subnet does not cross to another
+        message = f"network {net.name} cannot be routed: its subnet is on several hosts, and a router finds only one"
+        raise invalid(message, "leave it out, or create a network of type bridge", "overlay_option")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -35,6 +36,20 @@ async def test_network_is_seen_and_deleted_on_every_host(hosts: Hosts) -> None:
     await two.controller.removal.network("net")
     await one.in_line()
     assert not one.controller.networks.list(name="net")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"routed_ipv4": True}, {"ipv6": True, "routed_ipv6": True}, {"bridge_name": "mine0"}, {"firewall": False}],
+    ids=str,
+)
+async def test_option_that_several_hosts_cannot_have_is_refused(hosts: Hosts, options: dict[str, Any]) -> None:
+    one, two = hosts
+    with pytest.raises(Error) as refused:
+        await one.network(**options)
+    assert refused.value.code == "overlay_option"
+    await two.in_line()
+    assert not [*one.controller.networks.list(name="net"), *two.controller.networks.list(name="net")]
 
 
 async def test_endpoint_of_one_host_has_its_name_everywhere(hosts: Hosts) -> None:
