@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -12,6 +16,9 @@ from tests.support.lab import SLEEPER, RunningLab, started_lab
 
 SECONDS = 10.0
 """Until a change is seen on other hosts, on a busy machine."""
+MOVE = 4.0
+"""Until peers reach what has moved to another host: a second, and three for a busy machine. Entries that the kernel had
+learned would be wrong for longer."""
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +131,55 @@ class TestEndpoint:
         lab.wait_until(lambda: lab.resolved(2, client, "web"), SECONDS)
         lab.sh(1, "pkill", "-f", SLEEPER)
         lab.wait_until(lambda: not lab.resolved(2, client, "web"), SECONDS)
+
+
+def peer_entries(lab: RunningLab, number: int, endpoint: dict[str, Any]) -> tuple[set[str], set[str]]:
+    """The hosts to which a host's kernel sends frames for an endpoint, and the MACs that it answers for its address."""
+    entries = json.loads(lab.sh(number, "bridge", "-j", "fdb", "show"))
+    hosts = {each["dst"] for each in entries if each["mac"] == endpoint["mac"] and "dst" in each}
+    address = endpoint["address"].partition("/")[0]
+    neighbours = json.loads(lab.sh(number, "ip", "-j", "neigh", "show", "nud", "permanent"))
+    return hosts, {each["lladdr"] for each in neighbours if each["dst"] == address}
+
+
+class TestMove:
+    """An endpoint with its address, whose container ends on one host and starts on another."""
+
+    @pytest.fixture
+    def moving(self, lab: RunningLab) -> Iterator[RunningLab]:
+        """The lab with an endpoint ``db`` that is joined nowhere, and a container on each host."""
+        lab.client(1).network("blue", "overlay", ipv6=True)
+        lab.client(1).endpoint("blue", "db")
+        lab.wait_until(lambda: all("blue" in names(lab, number) for number in lab.hosts), SECONDS)
+        lab.containers = {number: lab.start_sleeper(number, "blue", f"web{number}") for number in lab.hosts}
+        yield lab
+        for number in lab.hosts:
+            with suppress(RefusedError):
+                lab.client(number).leave("blue", "db", "moving")
+
+    def test_peers_reach_it_on_its_new_host(self, moving: RunningLab) -> None:
+        lab = moving
+        lab.client(1).join("blue", "db", "moving")
+        db = lab.client(3).get("/networks/blue/endpoints/db", verbose="true")
+        for number in lab.hosts:  # so that all have it among their neighbours
+            lab.wait_until(lambda number=number: self.reaches(lab, number, db), SECONDS)  # type: ignore[misc]
+        for before, after in ((1, 2), (2, 3), (3, 1)):
+            lab.client(before).leave("blue", "db", "moving")
+            lab.client(after).join("blue", "db", "moving")
+            joined = time.monotonic()
+            for number in lab.hosts:
+                left = joined + MOVE - time.monotonic()
+                lab.wait_until(lambda number=number: self.reaches(lab, number, db), left)  # type: ignore[misc]
+            for number in set(lab.hosts) - {after}:
+                assert peer_entries(lab, number, db) == ({f"10.200.0.{after}"}, {db["mac"]})
+            assert peer_entries(lab, after, db)[0] == set()
+
+    @staticmethod
+    def reaches(lab: RunningLab, number: int, endpoint: dict[str, Any]) -> bool:
+        """Whether the container of a host reaches the endpoint by its name, at both addresses that it always had."""
+        inside = ("sandnet", "sandbox", "exec", lab.containers[number], "--")
+        for family, address in (("-4", endpoint["address"]), ("-6", endpoint["address_ipv6"])):
+            done = lab.run(number, *inside, "ping", family, "-c1", "-W1", "-n", endpoint["name"])
+            if done.returncode or address.partition("/")[0] not in done.stdout:
+                return False
+        return True
