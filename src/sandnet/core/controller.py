@@ -306,31 +306,15 @@ class Controller:
         )
 
     def _make_follower(self, cluster: Cluster) -> WatchFollower:
-        context, records = self._context, self._context.records
+        context, records, locks = self._context, self._context.records, self._context.locks
+        leases, naming, files = context.leases, context.resolver_sync, context.host_files
         peers = PeerReplicas(records, cluster.view, cluster.membership.name, context.drivers)
         return WatchFollower(
             *cluster,
             records,
-            NetworkReplicas(records, cluster.view, context.drivers, context.locks, self.removal),
-            EndpointReplicas(
-                records,
-                cluster,
-                context.locks,
-                context.leases,
-                context.resolver_sync,
-                context.host_files,
-                self.removal,
-            ),
-            AttachmentReplicas(
-                records,
-                cluster,
-                peers,
-                context.locks,
-                context.leases,
-                context.resolver_sync,
-                self.sandboxes,
-                self.backends,
-            ),
+            NetworkReplicas(records, cluster.view, context.drivers, locks, self.removal),
+            EndpointReplicas(records, cluster, locks, leases, naming, files, self.removal, self.endpoint_updates),
+            AttachmentReplicas(records, cluster, peers, locks, leases, naming, self.sandboxes, self.backends),
             peers,
         )
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+from msgspec.structs import replace
+
 from sandnet.core.cluster.attachment_claims import AttachmentClaims, SharedTransaction
 from sandnet.core.cluster.host_membership import HostMembership
 from sandnet.core.cluster.shared_values import (
+    SharedEndpoint,
     attached_prefix,
     encode,
     endpoint_claims,
@@ -171,8 +174,12 @@ class SharedRecords:
             if before is None or before.phase is not Phase.READY:
                 await self._create_endpoint(after)
             return
-        value = encode(shared_endpoint(after, known.host, self._membership.number))
-        if known.host == self._membership.name and value != entry.value:
+        changed = shared_endpoint(after, known.host, self._membership.number)
+        if known.host != self._membership.name:  # that host ends it with its owner or its last container
+            endpoint = replace(changed.endpoint, owner=known.endpoint.owner, orphaned=known.endpoint.orphaned)
+            changed = SharedEndpoint(endpoint=endpoint, host=known.host, number=known.number)
+        value = encode(changed)
+        if value != entry.value:
             await self._membership.transact([Put(key, value)], [Present(key, entry.revision)])
 
     async def _create_endpoint(self, endpoint: Endpoint) -> None:

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from sandnet.core.cluster.shared_values import SharedEndpoint, shared_endpoint
 from sandnet.core.lifecycle.deletion import Deletion
+from sandnet.core.lifecycle.updates.endpoint_update import EndpointUpdates
 from sandnet.core.names.host_files import HostFiles
 from sandnet.core.names.resolver_sync import ResolverSync
 from sandnet.core.runtime.context import Cluster
@@ -31,10 +32,11 @@ class EndpointReplicas:
         resolver_sync: ResolverSync,
         host_files: HostFiles,
         removal: Deletion,
+        updates: EndpointUpdates,
     ) -> None:
         self._records = records
         _, self._view, self._membership, self._shared = cluster
-        self._locks, self._leases, self._removal = locks, leases, removal
+        self._locks, self._leases, self._removal, self._updates = locks, leases, removal, updates
         self._resolver_sync, self._host_files = resolver_sync, host_files
         self._unanswered: set[str] = set()
         """Endpoints whose containers were all on hosts that are away: their names are not answered."""
@@ -56,14 +58,23 @@ class EndpointReplicas:
                 if local is None and own and shared.number:
                     await self._shared.delete_endpoint(shared.endpoint)  # its owner ended while the store was away
                     return None
-                local = await self._keep(network, local, shared, own=own)
-                await self._answer(network, local)
-                return local
+                kept = await self._keep(network, local, shared, own=own)
+                await self._answer(network, kept)
             deleted = local is not None and local.phase is Phase.READY and self._is_shared(local)
+        if shared:
+            if local and local.bandwidth != kept.bandwidth:
+                await self._updates.apply(endpoint_id)
+            return kept
         if deleted:
             self._unanswered.discard(endpoint_id)
+            self._log_detached(endpoint_id)
             await self._removal.endpoint_within(endpoint_id, force=True)
         return None
+
+    def _log_detached(self, endpoint_id: str) -> None:
+        """Name the containers of this host whose endpoint another host has deleted, after the lease had ended."""
+        for attachment in self._records.attachments_of_endpoint(endpoint_id):
+            _log.warning("container %s loses its endpoint: another host deleted it", attachment.container_id)
 
     def _is_shared(self, endpoint: Endpoint) -> bool:
         """Return whether the endpoint is of a network of all hosts, which still exists."""
@@ -80,14 +91,13 @@ class EndpointReplicas:
             return copy
         if local.phase is not Phase.READY:
             return local
-        if own:
-            if shared != shared_endpoint(local, shared.host, self._membership.number):
-                await self._records.commit(put=[local])  # its lease is another one now
-            return local
-        after = replace(shared.endpoint, sequence=local.sequence, ports=local.ports, process=local.process, owner="")
-        if after != local:
+        after = replace(shared.endpoint, sequence=local.sequence, ports=local.ports, process=local.process)
+        after = after if own else replace(after, owner="")
+        if after != local:  # also on the host that created it: its own state may be an earlier one
             await self._records.commit(put=[after], shared=False)
             await self._resolver_sync.endpoint_added(network, after)
+        if own and shared != shared_endpoint(after, shared.host, self._membership.number):
+            await self._records.commit(put=[after])  # its lease is another one now
         return after
 
     async def _answer(self, network: Network, endpoint: Endpoint) -> None:

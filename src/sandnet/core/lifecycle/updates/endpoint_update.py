@@ -48,6 +48,13 @@ class EndpointUpdates:
         """
         await self._operations.run(self._limit(endpoint.id, bandwidth))
 
+    async def apply(self, endpoint_id: str) -> None:
+        """Apply the limits of an endpoint to its containers on this host: another host has changed them."""
+        async with self._locks.hold(*self._locks_of(endpoint_id)):
+            endpoint = self._records.endpoint(endpoint_id)
+            if endpoint and endpoint.phase is Phase.READY:
+                await self._ensure(endpoint)
+
     async def _limit(self, endpoint_id: str, bandwidth: Bandwidth | None) -> None:
         while not await self._try(endpoint_id, bandwidth):
             pass  # new containers joined the endpoint while this waited for the locks

@@ -1,0 +1,178 @@
+"""A host that comes back late, or with an earlier state: it takes what the store has, and disturbs no one.
+
+Each test has a lab of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.daemon import RefusedError
+from tests.support.lab import SLEEPER, LabFactory, RunningLab, lab_directory, new_lab
+
+__all__ = ["lab_directory", "new_lab"]
+
+LEASE = 15.0
+"""Seconds of a host's lease."""
+BUSY = 20.0
+"""Seconds that a busy machine may need besides."""
+LIMITS = {"egress_rate": 1_000_000}
+"""Limits of an endpoint's traffic."""
+
+
+@pytest.fixture
+def lab(new_lab: LabFactory) -> RunningLab:
+    """Three hosts with the network ``blue``, and ``web`` on host 1, ``db`` and ``cache`` on host 2."""
+    lab = new_lab(3)
+    lab.client(1).network("blue", "overlay")
+    lab.wait_until(lambda: all(lab.client(number).get("/networks", name="blue") for number in lab.hosts))
+    lab.containers = {1: lab.start_sleeper(1, "blue", "web"), 2: lab.start_sleeper(2, "blue", "db")}
+    lab.start_sleeper(2, "blue", "cache")
+    lab.wait_until(lambda: {"web", "db", "cache"} <= endpoints(lab, 1).keys())
+    return lab
+
+
+def endpoints(lab: RunningLab, number: int) -> dict[str, dict[str, Any]]:
+    """The endpoints of ``blue`` that a host lists, by name."""
+    found = lab.client(number).get("/networks/blue/endpoints", verbose="true")
+    return {each["name"]: each for each in found}
+
+
+def address(endpoint: dict[str, Any]) -> str:
+    """The IPv4 address of an endpoint."""
+    return str(endpoint["address"]).partition("/")[0]
+
+
+def pings(lab: RunningLab, number: int, name: str) -> str:
+    """The address at which the container of a host is answered by a name; empty: it is not."""
+    words = ("sandnet", "sandbox", "exec", lab.containers[number], "--", "ping", "-c1", "-W1", "-n", name)
+    done = lab.run(number, *words)
+    return done.stdout.partition("(")[2].partition(")")[0] if done.returncode == 0 else ""
+
+
+def forwards(lab: RunningLab, number: int, endpoint: dict[str, Any]) -> set[str]:
+    """The hosts to which the kernel of a host sends frames for the address of an endpoint."""
+    neighbours = lab.sh(number, "ip", "neigh", "show", "nud", "permanent").splitlines()
+    macs = {line.split()[4] for line in neighbours if line.startswith(f"{address(endpoint)} ")}
+    entries = [line.split() for line in lab.sh(number, "bridge", "fdb", "show").splitlines()]
+    return {words[words.index("dst") + 1] for words in entries if words[0] in macs and "dst" in words}
+
+
+def is_possible(change: Callable[[], object]) -> bool:
+    """Whether a change is not refused."""
+    try:
+        change()
+    except RefusedError:
+        return False
+    return True
+
+
+def cut_off(lab: RunningLab) -> None:
+    """Let nothing pass between host 2 and the others."""
+    lab.partition([2], [1, 3])
+
+
+def kill_daemon(lab: RunningLab) -> None:
+    """Kill the daemon of host 2; its containers go on."""
+    lab.kill(2)
+
+
+def kill_power(lab: RunningLab) -> None:
+    """End everything on host 2."""
+    lab.kill(2, power=True)
+
+
+def come_back(lab: RunningLab) -> None:
+    """Undo each of them."""
+    lab.heal()
+    lab.start(2)
+
+
+class TestEndedLease:
+    """What host 2 had is given to others, and then it is back."""
+
+    @pytest.mark.parametrize("absence", [cut_off, kill_daemon, kill_power])
+    def test_address_that_was_given_away_stays_there(
+        self, lab: RunningLab, absence: Callable[[RunningLab], None]
+    ) -> None:
+        db = endpoints(lab, 1)["db"]
+        absence(lab)
+        lab.wait_until(lambda: "db" not in endpoints(lab, 3), LEASE + BUSY)
+        lab.client(3).endpoint("blue", "db", address=address(db))
+        lab.client(3).join("blue", "db", "taker")
+        lab.wait_until(lambda: pings(lab, 1, "db") == address(db), BUSY)
+        assert forwards(lab, 1, db) == {"10.200.0.3"}
+
+        come_back(lab)
+        lab.wait_until(lambda: lab.client(3).get("/nodes/h2")["state"] == "alive", BUSY)
+        taken = endpoints(lab, 3)["db"]["id"]
+        lab.wait_until(lambda: endpoints(lab, 2).get("db", {}).get("id") == taken, BUSY)
+        assert pings(lab, 1, "db") == address(db)
+        assert forwards(lab, 1, db) == forwards(lab, 2, endpoints(lab, 3)["db"]) == {"10.200.0.3"}
+        if absence is kill_power:
+            assert "cache" not in endpoints(lab, 2)
+        else:  # its containers have gone on: the one whose place was taken has lost it, and the other one has it again
+            lab.wait_until(lambda: pings(lab, 1, "cache"), BUSY)
+            containers = {each["id"] for each in lab.client(2).get("/sandboxes")}
+            assert lab.containers[2] not in containers
+            assert f"container {lab.containers[2]} loses its endpoint" in lab.log(2)
+            assert lab.sh(2, "pgrep", "-fc", f"^{SLEEPER}").strip() == "2"
+        lab.containers[2] = lab.start_sleeper(2, "blue", "new")
+        lab.wait_until(lambda: pings(lab, 1, "new") and pings(lab, 2, "db"), BUSY)
+
+
+def restore(copy: Path, state: Path) -> None:
+    """Replace what is in a directory, which a host may have mounted, by the copy."""
+    for path in state.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    shutil.copytree(copy, state, symlinks=True, dirs_exist_ok=True)
+
+
+class TestOldState:
+    """Host 2 comes back with a copy of its state that was made before much had changed."""
+
+    @pytest.fixture
+    def changed(self, lab: RunningLab) -> Path:
+        """The lab after changes since the copy, which is returned."""
+        lab.client(2).network("red", "overlay")
+        lab.client(2).endpoint("blue", "kept")
+        lab.client(2).endpoint("blue", "deleted")
+        lab.kill(2)
+        state = Path(lab.host(2).daemon_log).parent / "state"
+        copy = state.with_name("copy")
+        shutil.copytree(state, copy, symlinks=True)
+        lab.start(2)
+        lab.wait_until(lambda: is_possible(lambda: lab.client(2).endpoint("blue", "newer")), BUSY)
+        lab.client(2).patch("/networks/blue/endpoints/kept", bandwidth=LIMITS)
+        lab.start_sleeper(2, "blue", "later")
+        lab.wait_until(lambda: {"deleted", "later"} <= endpoints(lab, 1).keys(), BUSY)
+        lab.client(1).delete("/networks/red")
+        lab.client(1).delete("/networks/blue/endpoints/deleted")
+        lab.client(1).network("green", "overlay")
+        lab.wait_until(lambda: lab.client(2).get("/networks", name="green"), BUSY)
+        return copy
+
+    @pytest.mark.parametrize("power", [True, False], ids=["machine", "daemon"])
+    def test_host_takes_what_the_store_has(self, lab: RunningLab, changed: Path, power: bool) -> None:
+        before = endpoints(lab, 1)
+        lab.kill(2, power=power)
+        restore(changed, changed.with_name("state"))
+        lab.start(2)
+        lab.wait_until(lambda: lab.client(2).get("/networks", name="green"), BUSY)
+        lab.wait_until(lambda: not lab.client(2).get("/networks", name="red"), BUSY)
+        gone = {"later", "db", "cache"} if power else {"later"}
+        lab.wait_until(lambda: endpoints(lab, 2).keys() == before.keys() - gone, LEASE + BUSY)
+        lab.wait_until(lambda: endpoints(lab, 1).keys() == before.keys() - gone, LEASE + BUSY)
+        assert not lab.client(1).get("/networks", name="red")
+        for number in lab.hosts:
+            assert endpoints(lab, number)["kept"]["bandwidth"] == LIMITS
+        if power:
+            lab.containers[2] = lab.start_sleeper(2, "blue", "db")
+        lab.wait_until(lambda: pings(lab, 1, "db") and pings(lab, 2, "web"), BUSY)
+        links = lab.sh(2, "ip", "-br", "link", "show", "type", "bridge")
+        assert links.count("snb") == 1 + 2, links

@@ -1,0 +1,83 @@
+"""What becomes of changes of an endpoint that all hosts share: made on any host, and over an older state of its own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sandnet.model import Endpoint
+from sandnet.model.interfaces.bandwidth import Bandwidth
+from sandnet.stores.memory import MemoryStore
+from tests.support.conditions import until
+from tests.support.hosts_in_process import HostInProcess, several_hosts
+
+Hosts = list[HostInProcess]
+LIMITS = Bandwidth(egress_rate=1_000_000)
+
+
+@pytest.fixture
+async def hosts(tmp_path: Path) -> AsyncIterator[Hosts]:
+    """Two hosts with the endpoint ``web``, which the first one has created."""
+    async with several_hosts(tmp_path) as found:
+        await found[0].network()
+        await found[0].endpoint("web")
+        await found[1].in_line()
+        yield found
+
+
+def web(host: HostInProcess) -> Endpoint:
+    """The endpoint, as a host has it."""
+    (endpoint,) = host.controller.endpoints.list(host.controller.networks.find("net"))
+    return endpoint
+
+
+@pytest.mark.parametrize("changing", [0, 1])
+async def test_change_of_any_host_is_seen_on_all(hosts: Hosts, changing: int) -> None:
+    """What another host than its creator changed was lost with the next change of the endpoint."""
+    await hosts[changing].controller.endpoint_updates.limit(web(hosts[changing]), LIMITS)
+    for host in hosts:
+        await host.in_line()
+        assert web(host).bandwidth == LIMITS
+
+
+@pytest.mark.parametrize("joined", [0, 1])
+async def test_change_of_another_host_limits_a_running_container(hosts: Hosts, joined: int) -> None:
+    await hosts[joined].join("c1", "web")
+    await hosts[1 - joined].controller.endpoint_updates.limit(web(hosts[1 - joined]), LIMITS)
+    limits = hosts[joined].kernel.limits
+    await until(lambda: any(each.ingress or each.egress for each in limits.list().values()))
+
+
+async def test_change_keeps_the_owner_of_another_host(hosts: Hosts) -> None:
+    one, two = hosts
+    job = await one.endpoint("job", owner="cni/x/eth0")
+    await two.in_line()
+    known = two.controller._context.records.endpoint(job)
+    assert known
+    await two.controller.endpoint_updates.limit(known, LIMITS)
+    await one.in_line()
+    found = one.controller._context.records.endpoint(job)
+    assert found
+    assert (found.owner, found.bandwidth) == ("cni/x/eth0", LIMITS)
+    one.shared.cut_off()
+    one.end_lease()
+    await until(lambda: two.names() == ["web"])
+    one.shared.reconnect()
+
+
+async def test_older_state_does_not_undo_a_change(hosts: Hosts) -> None:
+    """The host that came back with it wrote its own endpoints over what the store had."""
+    one, two = hosts
+    older = MemoryStore()
+    older._contents = one.store._contents
+    one.store._contents = copy.deepcopy(older._contents)
+    await one.controller.endpoint_updates.limit(web(one), LIMITS)
+    await one.stop()
+    one.store = older
+    await one.start()
+    await one.in_line()
+    await two.in_line()
+    assert web(one).bandwidth == web(two).bandwidth == LIMITS
