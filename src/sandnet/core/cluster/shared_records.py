@@ -179,8 +179,14 @@ class SharedRecords:
             endpoint = replace(changed.endpoint, owner=known.endpoint.owner, orphaned=known.endpoint.orphaned)
             changed = SharedEndpoint(endpoint=endpoint, host=known.host, number=known.number)
         value = encode(changed)
-        if value != entry.value:
+        if value == entry.value:
+            return
+        try:
             await self._membership.transact([Put(key, value)], [Present(key, entry.revision)])
+        except Error as failure:
+            if failure.kind is not Kind.UNAVAILABLE or not _loses_last_container(before, after):
+                raise  # a container's end waits for no store; the follower writes it later
+            _log.info("the end of the last container of %s is published later: %s", after.name, failure)
 
     async def _create_endpoint(self, endpoint: Endpoint) -> None:
         key = endpoint_key(endpoint)
@@ -299,6 +305,11 @@ class SharedRecords:
         names = [each.endpoint.name for each in map(self._view.endpoint, self._view.endpoint_ids(network.id)) if each]
         message = f"network {network.name} has active endpoints: {', '.join(names) or 'of another host'}"
         return Error(Kind.IN_USE, message, "delete its endpoints first", "network_in_use")
+
+
+def _loses_last_container(before: Endpoint | None, after: Endpoint) -> bool:
+    """Return whether a change is only that the last container of an endpoint has ended."""
+    return before is not None and after.orphaned and replace(before, orphaned=True) == after
 
 
 def _ignore(keys: Iterable[str]) -> None:

@@ -92,12 +92,12 @@ class EndpointReplicas:
         if local.phase is not Phase.READY:
             return local
         after = replace(shared.endpoint, sequence=local.sequence, ports=local.ports, process=local.process)
-        after = after if own else replace(after, owner="")
+        after = replace(after, orphaned=local.orphaned) if own else replace(after, owner="")
         if after != local:  # also on the host that created it: its own state may be an earlier one
             await self._records.commit(put=[after], shared=False)
             await self._resolver_sync.endpoint_added(network, after)
         if own and shared != shared_endpoint(after, shared.host, self._membership.number):
-            await self._records.commit(put=[after])  # its lease is another one now
+            await self._records.commit(put=[after])  # its lease is another one now, or its last container has ended
         return after
 
     async def _answer(self, network: Network, endpoint: Endpoint) -> None:

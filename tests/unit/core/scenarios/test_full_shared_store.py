@@ -89,3 +89,23 @@ async def test_lease_lasts_while_a_new_address_cannot_be_published(hosts: Hosts)
     await renewals(one, 8)
     one.cluster.full = False
     await until(lambda: two.controller._context.cluster.view.host("h1").underlay == IPv4Address("10.99.0.101"))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_exited_container_is_removed(hosts: Hosts, away: bool) -> None:
+    """Its endpoint stays, and that it has no container any more is written when that is possible."""
+    one, two = hosts
+    one.cluster.full = not away
+    if away:
+        one.shared.cut_off()
+    (sandbox,) = one.controller.sandboxes.list()
+    await one.controller.removal.remove_exited(sandbox)
+    assert one.attachments() == []
+    one.cluster.full = False
+    one.shared.reconnect()
+    await one.audit()
+    (endpoint,) = one.controller.endpoints.list(one.controller.networks.find("net"))
+    assert endpoint.orphaned
+    seen = two.controller._context.records
+    await until(lambda: (found := seen.endpoint(endpoint.id)) is not None and found.orphaned)
+    await until(lambda: two.elsewhere(endpoint.id) == [])
