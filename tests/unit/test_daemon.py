@@ -25,7 +25,7 @@ def test_objects_of_the_start_are_not_garbage_collected() -> None:
 
 
 STATE_FILES = ("sandnet.db", "sandnet.db-wal", "sandnet.db.backup", "lock", "wireguard.json")
-RUN_FILES = ("sandnet.sock", "sandnet.pid", "daemon.log", "dns.sock", "dns.lock", "dns.log", "wireguard.log")
+RUN_FILES = ("sandnet.sock", "sandnet.pid", "daemon.log", "dns.sock", "dns.log", "wireguard.log")
 
 
 def files_of_a_daemon(folder: Path) -> Config:

@@ -28,9 +28,9 @@ from sandnet.model.tap import NO_GROUP, TapOptions
 ORIGINS: Final = {"e": Origin.EXTERNAL, "t": Origin.GUEST, "j": Origin.JOINED}
 """Origin of a sandbox by the flag of its links' aliases."""
 NOT_RECOVERABLE = (
-    "labels; aliases, exposed ports, ports of routed networks, probes and affinities of endpoints; host and domain "
-    "names, name servers, further hosts, aliases, file paths, routes and sysctls of sandboxes; parameters of the host "
-    "as they were"
+    "labels; routes of networks; aliases, exposed ports, ports of routed networks, probes and affinities of endpoints; "
+    "host and domain names, name servers, further hosts, aliases, file paths, routes and sysctls of sandboxes; "
+    "parameters of the host as they were"
 )
 """What no alias contains, as text for a message."""
 
