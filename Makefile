@@ -4,9 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN_PACKAGES := scripts/debian-packages.txt
+RUNTIME_PACKAGES := $(RUN_PACKAGES) scripts/debian-packages-runtimes.txt
 DEB_PACKAGES := scripts/debian-packages-deb.txt
 TEST_PACKAGES := $(RUN_PACKAGES) scripts/debian-packages-test.txt scripts/debian-packages-e2e.txt
-LINTED := src tests docs $(wildcard bench) scripts/demo scripts/demo-backend scripts/man-pages hatch_build.py
+LINTED := src tests docs $(wildcard bench) scripts/demo scripts/demo-backend scripts/demo-runtimes scripts/demonstration.py \
+	scripts/man-pages hatch_build.py
 SUITES ?= bookworm trixie
 export PYTHON
 # Tests wait for half of their time: two at once for each processor. The longest take a minute, so none waits behind it.
@@ -22,15 +24,21 @@ COVERED := tests/unit tests/integration tests/contract \
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test flood unit coverage fresh package check fmt lint docs bench soak install lock man wheel deb clean
+.PHONY: help demo demo-runtimes test flood unit coverage fresh package check fmt lint docs bench soak install lock man wheel deb clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
 
 demo: ## Show sandnet at work: installs what is missing, leaves the host as it was
 	@scripts/packages $(RUN_PACKAGES)
 	@$(MAKE) --no-print-directory $(VENV)/.installed
 	@scripts/private-host $(BIN)/python scripts/demo
+
+demo-runtimes: ## Show a Docker container, a QEMU guest and a process that find each other by name; needs root
+	@scripts/packages $(RUNTIME_PACKAGES)
+	@scripts/guest-kernel build/guest-kernel
+	@$(MAKE) --no-print-directory $(VENV)/.installed-dev
+	@scripts/private-host $(BIN)/python scripts/demo-runtimes
 
 test: ## Run every test
 	@scripts/packages $(TEST_PACKAGES)
@@ -70,7 +78,8 @@ lint: $(VENV)/.installed-dev
 	@$(BIN)/codespell $(LINTED) scripts systemd *.md Makefile pyproject.toml
 	@$(BIN)/ruff check $(LINTED)
 	@$(BIN)/mypy
-	@$(BIN)/mypy --scripts-are-modules scripts/demo
+	@MYPYPATH=scripts:. $(BIN)/mypy --scripts-are-modules scripts/demo
+	@MYPYPATH=scripts:. $(BIN)/mypy --scripts-are-modules scripts/demo-runtimes
 	@$(BIN)/mypy --scripts-are-modules scripts/demo-backend
 	@$(BIN)/mypy --scripts-are-modules scripts/man-pages
 	@$(BIN)/mypy hatch_build.py

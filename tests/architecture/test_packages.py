@@ -118,10 +118,12 @@ E2E = listed("debian-packages-e2e.txt")
 BENCH = listed("debian-packages-bench.txt")
 FRESH = listed("debian-packages-fresh.txt")
 DEB = listed("debian-packages-deb.txt")
+RUNTIMES = listed("debian-packages-runtimes.txt")
 ALLOWED = {
     "src": RUN | {"wireguard-go", "wireguard-tools"},  # for encrypted networks only; the daemon names them
     "Makefile": RUN,
     "scripts": RUN,
+    "scripts/demo-runtimes": RUN | RUNTIMES,
     "scripts/fresh": RUN | FRESH,
     "scripts/deb": DEB,
     "scripts/try-package": RUN | {"man-db"},  # scripts/fresh installs it
@@ -213,7 +215,9 @@ def test_packages_of_called_programs_are_listed(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "packages", [RUN, TEST, E2E, BENCH, FRESH, DEB], ids=["run", "test", "e2e", "bench", "fresh", "deb"]
+    "packages",
+    [RUN, TEST, E2E, BENCH, FRESH, DEB, RUNTIMES],
+    ids=["run", "test", "e2e", "bench", "fresh", "deb", "runtimes"],
 )
 def test_listed_package_is_used(packages: frozenset[str]) -> None:
     assert not unjustified(packages, all_words())

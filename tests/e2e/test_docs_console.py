@@ -23,7 +23,7 @@ NOT_RUN = {
     "CONTRIBUTING.md": 3,
     "benchmarks.md": 1,
     "cni.md": 3,
-    "demo.md": 1,
+    "demo.md": 2,
     "docker.md": 2,
     "drivers.md": 2,
     "install.md": 6,

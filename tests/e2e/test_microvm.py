@@ -33,7 +33,7 @@ def guest(fresh_daemon: RunningDaemon, tmp_path: Path) -> Iterator[Guest]:
     daemon.cli("service", "publish", "-p", "8080:80", "vm.front")
     daemon.cli("service", "attach", "--type", "tap", "--owner", str(OWNER), "--hostname", "box", "vm-1", "vm.front")
     arguments, kernel = (daemon.cli("sandbox", "taps", "--format", style, "vm-1") for style in ("qemu", "kernel"))
-    machine = Guest(daemon, tmp_path, arguments, kernel.strip(), OWNER, PAGES)
+    machine = Guest(daemon.host, tmp_path, arguments, kernel.strip(), OWNER, PAGES)
     yield machine
     machine.close()
 

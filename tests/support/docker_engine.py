@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.support.network_host import Host, eventually
+from tests.support.network_host import RunsCommands, eventually
 from tests.support.privileges import RUNTIMES_NEED
 
 PLUGIN = "/run/docker/plugins/sandnet.sock"
@@ -53,8 +53,8 @@ def _children(pid: int) -> list[int]:
 class DockerEngine:
     """A dockerd in a PID namespace: nothing of it outlives it. It is on the host's network."""
 
-    def __init__(self, host: Host, folder: Path) -> None:
-        self._host, self._folder = host, folder
+    def __init__(self, host: RunsCommands, folder: Path, state: str = "/run/docker") -> None:
+        self._host, self._folder, self._state = host, folder, state
         self._folder.mkdir(parents=True, exist_ok=True)
         self._group = f"sandnet-test-{secrets.token_hex(4)}"
         self._process: subprocess.Popen[str] | None = None
@@ -70,7 +70,7 @@ class DockerEngine:
         flags = {
             "storage-driver": "vfs",
             "data-root": self._folder / "data",
-            "exec-root": "/run/docker",
+            "exec-root": self._state,
             "pidfile": self._folder / "pid",
             "host": SOCKET,
             "cgroup-parent": f"/{self._group}",
@@ -179,12 +179,17 @@ class DockerEngine:
         self._end(signal.SIGKILL)
         self._init.kill()
         self._init.wait()
-        top = Path("/sys/fs/cgroup")
-        for group in (*top.glob(self._group), *top.glob(f"*/{self._group}")):
-            for each in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
-                with suppress(OSError):
-                    each.rmdir()
-            with suppress(OSError):
-                group.rmdir()
+        with suppress(AssertionError):
+            eventually(self._groups_removed)  # the processes of containers end a little later
         self._host.sh("sh", "-c", f"mount | grep ' {self._folder}/' | cut -d' ' -f3 | xargs -r umount -l")
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _groups_removed(self) -> bool:
+        """Remove the control groups of the containers, and return whether none is left."""
+        top = Path("/sys/fs/cgroup")
+        groups = [*top.glob(self._group), *top.glob(f"*/{self._group}")]
+        for group in groups:
+            for each in (*sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True), group):
+                with suppress(OSError):
+                    each.rmdir()
+        return not any(group.exists() for group in groups)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Final
 
-from tests.support.daemon import RunningDaemon
+from tests.support.network_host import RunsCommands
 
 _REPOSITORY = Path(__file__).parents[2]
 _MODULES = (
@@ -46,10 +46,10 @@ _OPEN_TUN: Final = 'mknod -m 0666 "$0" c 10 200 && mount --bind "$0" /dev/net/tu
 
 
 class Guest:
-    """A running virtual machine, which ends with the daemon's host.
+    """A running virtual machine.
 
     Args:
-        daemon: the daemon on whose host it runs.
+        host: the host that has its tap.
         folder: a directory for its files.
         arguments: those of QEMU for its tap.
         kernel_argument: ``ip=…``.
@@ -59,7 +59,7 @@ class Guest:
 
     def __init__(
         self,
-        daemon: RunningDaemon,
+        host: RunsCommands,
         folder: Path,
         arguments: str,
         kernel_argument: str,
@@ -87,7 +87,7 @@ class Guest:
                 *("-append", f"console=ttyS0 quiet panic=-1 {kernel_argument}"),
                 *arguments.split(),
             ]
-            self.process = daemon.host.run(lambda: _started(command, console, passed))
+            self.process = host.run(lambda: _started(command, console, passed))
 
     @property
     def console(self) -> str:

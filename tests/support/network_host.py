@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -80,6 +80,22 @@ def _unmount_strangers() -> None:
     for place in pinned:
         with suppress(OSError):  # it is gone already
             _call("umount2", place.encode(), MNT_DETACH)
+
+
+class RunsCommands(Protocol):
+    """A place where commands run: a :class:`Host`, or the one on which this process is."""
+
+    def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What the job returns there."""
+        ...
+
+    def sh(self, *command: str) -> str:
+        """The output of a command."""
+        ...
+
+    def popen(self, *command: str) -> subprocess.Popen[str]:
+        """A process that is started there."""
+        ...
 
 
 class Container:
