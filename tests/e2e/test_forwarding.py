@@ -96,7 +96,7 @@ def test_link_already_forwarding_is_not_filtered(fresh_daemon: RunningDaemon, th
     daemon = fresh_daemon
     for link in ("third", "uplink"):
         forward(daemon, f"net.ipv4.conf.{link}.forwarding", 1)
-    assert passes(third, 4)
+    eventually(lambda: passes(third, 4))
     daemon.start()
     daemon.api.network("blue")
     for _ in range(2):

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.daemon import JSON, RefusedError
 from tests.support.lab import RunningLab, started_lab
+from tests.support.privileges import needs_taps
 
 SECONDS = 20.0
 """Until a daemon has noticed something, on a busy machine."""
@@ -142,6 +143,7 @@ def test_silent_host_is_distinguished_from_a_closed_port(lab: RunningLab) -> Non
     lab.wait_until(lambda: any("h3" in each for each in in_health(lab, 1)), SECONDS)
 
 
+@needs_taps
 def test_delay_is_in_the_round_trip_and_not_in_the_clock(lab: RunningLab) -> None:
     lab.impair(3, delay=0.05)
     answer = found(lab, 1, 3)

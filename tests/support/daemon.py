@@ -408,7 +408,7 @@ def ids(objects: Sequence[JSON]) -> list[str]:
 def state_of(place: Place) -> list[JSON]:
     """Links, addresses and routes of a namespace, without what changes by itself."""
     reported = [
-        (link["ifname"], link["operstate"], sorted(link["flags"]), link["mtu"], link.get("address"),
+        (link["ifname"], sorted(link["flags"]), link["mtu"], link.get("address"),
          sorted(a["local"] for a in link["addr_info"] if not a["local"].startswith("fe80:")))
         for link in json.loads(place.sh("ip", "-j", "address"))
     ]  # fmt: skip

@@ -204,7 +204,10 @@ class Switch:
         found: list[bytes] = []
         listener = self.host.run(socket.socket, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ALL_FRAMES))
         with listener:
-            listener.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
+            try:
+                listener.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
+            except PermissionError:  # in a user namespace; the host's limit has to suffice
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 26)
             listener.setblocking(False)
             yield found
             while True:

@@ -10,6 +10,7 @@ import pytest
 
 from sandnet.errors import Error, Kind
 from sandnet.kernel.workers import Timeouts, Workers
+from tests.support.conditions import until
 from tests.support.network_host import eventually
 
 SOON = 10.0
@@ -34,7 +35,7 @@ async def test_job_behind_hanging_ones_gets_its_own_thread(stuck: Event) -> None
     await asyncio.wait(hanging, timeout=0)  # they have the turns
     async with asyncio.timeout(SOON):
         assert await workers.run(str, 1) == "1"
-    assert len(workers.hanging()) == 2
+    await until(lambda: len(workers.hanging()) == 2)
     assert workers.hanging()[0].startswith("hang has been running for")
     stuck.set()
     assert await asyncio.gather(*hanging) == ["came back"] * 2
