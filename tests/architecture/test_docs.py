@@ -16,6 +16,18 @@ from litestar.di import Provide
 from sandnet.api.app import HANDLERS
 from sandnet.api.libnetwork.openapi import document as openapi_document
 from sandnet.cli.root import root
+from sandnet.wire import (
+    bandwidth,
+    daemon_version,
+    direct_ports,
+    explain,
+    interface_options,
+    libnetwork,
+    nodes,
+    prepared_sandboxes,
+    reconcile,
+    sandbox_interfaces,
+)
 from tests.architecture.source import REPOSITORY, for_each
 
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
@@ -171,6 +183,22 @@ def served_operations() -> set[tuple[str, str]]:
 @pytest.mark.skipif(not (REPOSITORY / "docs" / "api.md").exists(), reason="docs/api.md is not written")
 def test_documented_rest_operations_are_exactly_the_existing() -> None:
     assert documented_operations() - {("GET", "/openapi.json")} == served_operations() - {("GET", "/openapi.json")}
+
+
+def described_structs() -> Iterator[type[msgspec.Struct]]:
+    """The bodies of requests and answers, and what they contain."""
+    modules = (bandwidth, daemon_version, direct_ports, explain, interface_options, libnetwork, nodes)
+    for module in (*modules, prepared_sandboxes, reconcile, sandbox_interfaces):
+        for each in vars(module).values():
+            if isinstance(each, type) and issubclass(each, msgspec.Struct) and each.__module__ == module.__name__:
+                yield each
+
+
+def test_fields_of_the_api_are_on_its_page() -> None:
+    named = set(re.findall(r"\w+", (REPOSITORY / "docs" / "api.md").read_text()))
+    fields = [(struct.__name__, field) for struct in described_structs() for field in struct.__struct_encode_fields__]
+    assert len(fields) > 100
+    assert not [field for field in fields if field[1] not in named]
 
 
 @cache
