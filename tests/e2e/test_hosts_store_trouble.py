@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from sandnet.lab.etcd_member import etcd_command
 from tests.support.daemon import RefusedError
 from tests.support.lab import SLEEPER, RunningLab, started_lab
 
 SECONDS = 20.0
 """Until a change is seen on other hosts, or a new leader of etcd is there, on a busy machine."""
+LEASE = 15.0
+"""Seconds of a host's lease."""
 REFUSAL = 2.0
 """Seconds in which a change is refused."""
 QUOTA = 4 << 20
@@ -63,9 +66,15 @@ def refusal(change: Callable[[], object]) -> RefusedError:
     return refused.value
 
 
-def etcdctl(lab: RunningLab, *words: str) -> str:
-    """The output of etcdctl, which asks all members."""
-    return lab.sh(1, "etcdctl", f"--endpoints={','.join(f'10.200.0.{number}:2379' for number in lab.hosts)}", *words)
+def etcdctl(lab: RunningLab, *words: str, members: Sequence[int] = (1, 2, 3)) -> str:
+    """The output of etcdctl on host 1, which asks some members."""
+    return lab.sh(1, "etcdctl", f"--endpoints={','.join(f'10.200.0.{number}:2379' for number in members)}", *words)
+
+
+def compact(lab: RunningLab, *members: int) -> None:
+    """Drop the history of the store."""
+    status = json.loads(etcdctl(lab, "get", "generation", "--write-out=json", members=members))
+    etcdctl(lab, "compact", "--physical", str(status["header"]["revision"]), members=members)
 
 
 def pings(lab: RunningLab, number: int, name: str) -> bool:
@@ -79,11 +88,20 @@ def endpoints(lab: RunningLab, number: int) -> set[str]:
     return {each["name"] for each in lab.client(number).get("/networks/blue/endpoints")}
 
 
-def lease_seconds(lab: RunningLab, number: int) -> int:
-    """The seconds that the lease of a host lasts unless it is renewed."""
-    alive = json.loads(etcdctl(lab, "get", "--print-value-only", f"/sandnet/alive/h{number}") or "{}")
-    found = json.loads(etcdctl(lab, "lease", "timetolive", "--write-out=json", f"{alive.get('lease', 0):x}"))
-    return int(found["ttl"])
+def lease_of(lab: RunningLab, number: int, members: Sequence[int] = (1, 2, 3)) -> int:
+    """The lease of a host; 0: it has none."""
+    alive = etcdctl(lab, "get", "--print-value-only", f"/sandnet/alive/h{number}", members=members)
+    return int(json.loads(alive)["lease"]) if alive else 0
+
+
+def renewed(lab: RunningLab, number: int, members: Sequence[int] = (1, 2, 3)) -> bool:
+    """Wait until the lease of a host lasts longer than it did; whether it has not ended before."""
+    seen: list[int] = []
+    lease = f"{lease_of(lab, number, members):x}"
+    while not seen or (seen[-1] > 0 and min(seen) >= seen[-1]):
+        found = etcdctl(lab, "lease", "timetolive", "--write-out=json", lease, members=members)
+        seen.append(json.loads(found)["ttl"])
+    return seen[-1] > 0
 
 
 def fill(lab: RunningLab) -> None:
@@ -97,8 +115,8 @@ def fill(lab: RunningLab) -> None:
 
 def make_room(lab: RunningLab) -> None:
     """Free the space of a full store, as docs/host-upkeep.md has it, and let it accept changes again."""
-    revision = etcdctl(lab, "del", "--prefix", "filling/", "--write-out=json").partition('"revision":')[2]
-    etcdctl(lab, "compact", "--physical", revision.partition(",")[0])
+    etcdctl(lab, "del", "--prefix", "filling/")
+    compact(lab, *lab.hosts)
     etcdctl(lab, "defrag")
     etcdctl(lab, "alarm", "disarm")
 
@@ -143,10 +161,7 @@ class TestFull:
         lab = full
         lab.kill(2)
         lab.start(2)
-        seen = [lease_seconds(lab, 2)]
-        while min(seen) >= seen[-1]:  # until it is longer than it was
-            seen.append(lease_seconds(lab, 2))
-            assert seen[-1] > 0
+        assert renewed(lab, 2)
         assert pings(lab, 2, "web")
         assert pings(lab, 1, "db")
 
@@ -160,3 +175,81 @@ class TestFull:
         lab.wait_until(lambda: lab.client(1).get("/nodes/h2")["attachments"] == 2, SECONDS)
         lab.client(2).leave("blue", "spare", "late")
         assert [node["state"] for node in lab.client(1).get("/nodes")] == ["alive"] * 3
+
+
+def test_compaction_while_a_host_is_cut_off_loses_no_change(lab: RunningLab) -> None:
+    lab.client(1).network("red", "overlay")
+    lab.client(1).endpoint("blue", "early")
+    lab.wait_until(lambda: lab.client(2).get("/networks", name="red") and "early" in endpoints(lab, 2), SECONDS)
+    lab.partition([2], [1, 3], store_only=True)
+    lab.wait_until(
+        lambda: lab.client(1).get("/nodes/h2")["state"] == "away", LEASE + SECONDS
+    )  # its watch has ended too
+    lab.wait_until(lambda: is_possible(lambda: lab.client(1).delete("/networks/blue/endpoints/early")), SECONDS)
+    lab.wait_until(lambda: is_possible(lambda: lab.client(3).delete("/networks/red")), SECONDS)
+    lab.wait_until(lambda: is_possible(lambda: lab.client(3).endpoint("blue", "late")), SECONDS)
+    assert {"early", "web"} <= endpoints(lab, 2)
+    compact(lab, 1, 3)
+
+    lab.heal()
+    lab.wait_until(lambda: endpoints(lab, 2) == {"web", "db", "late"}, SECONDS)
+    lab.wait_until(lambda: not lab.client(2).get("/networks", name="red"), SECONDS)
+    lab.wait_until(lambda: pings(lab, 1, "db") and pings(lab, 2, "web"), SECONDS)
+    assert is_possible(lambda: lab.client(2).network("green", "overlay"))
+
+
+class TestMember:
+    def test_member_without_its_peers_is_left_by_all_hosts(self, lab: RunningLab) -> None:
+        """All daemons reach it; it is the leader at first, and neither refuses nor answers what it cannot decide."""
+        leader = lab.leader()
+        others = [number for number in lab.hosts if number != leader]
+        leases = {number: lease_of(lab, number) for number in lab.hosts}
+        lab.sh(leader, "nft", f"add table inet cut; {chain('input')} {chain('output')}")
+        try:
+            lab.wait_until(lambda: lab.leader() in others, SECONDS)
+            for number in lab.hosts:
+                self.create_and_see(lab, number, f"net{number}")
+            assert all(renewed(lab, number, others) for number in lab.hosts)
+            assert {number: lease_of(lab, number, others) for number in lab.hosts} == leases
+        finally:
+            lab.sh(leader, "nft", "delete table inet cut")
+        lab.wait_until(
+            lambda: all(host.store in ("leader", "follower") for host in lab.control.status().hosts), SECONDS
+        )
+
+    @staticmethod
+    def create_and_see(lab: RunningLab, number: int, name: str) -> None:
+        """Create a network on a host, and wait until all have it."""
+        lab.wait_until(lambda: is_possible(lambda: lab.client(number).network(name, "overlay")), SECONDS)
+        lab.wait_until(lambda: all(lab.client(each).get("/networks", name=name) for each in lab.hosts), SECONDS)
+
+    def test_lost_member_is_replaced_while_the_others_serve(self, lab: RunningLab) -> None:
+        """As docs/host-upkeep.md has it for a machine that is lost."""
+        lab.member(2, "kill")
+        lab.sh(2, "rm", "-r", "/var/lib/etcd/data")
+        found = json.loads(etcdctl(lab, "member", "list", "--write-out=json"))["members"]
+        (lost,) = (each["ID"] for each in found if each["name"] == "h2")
+        lab.wait_until(lambda: is_possible(lambda: lab.client(2).endpoint("blue", "meanwhile")), SECONDS)
+        etcdctl(lab, "member", "remove", f"{lost:x}")
+        etcdctl(lab, "member", "add", "h2", "--peer-urls=http://10.200.0.2:2380")
+        new = lab.popen(2, *etcd_command(2, 3, [f"--quota-backend-bytes={QUOTA}", "--initial-cluster-state=existing"]))
+        health = ("etcdctl", "--endpoints=10.200.0.2:2379", "endpoint", "health")
+        lab.wait_until(lambda: lab.run(1, *health).returncode == 0, SECONDS)
+        new.kill()
+        new.wait()
+        lab.member(2, "start")  # with the data that it has by now
+        lab.wait_until(lambda: lab.host(2).store == "follower", SECONDS)
+        lab.member(1, "stop")
+        lab.wait_until(lambda: is_possible(lambda: lab.client(1).endpoint("blue", "late")), SECONDS)
+        lab.member(1, "start")
+        lab.wait_until(lambda: {"meanwhile", "late"} <= endpoints(lab, 3), SECONDS)
+        lab.wait_until(lambda: lab.host(1).store in ("leader", "follower"), SECONDS)
+
+
+def chain(hook: str) -> str:
+    """A chain that drops what members of etcd send each other; clients and sandboxes use other ports."""
+    base = f"type filter hook {hook} priority 0;"
+    return (
+        f"add chain inet cut {hook} {{ {base} }}; add rule inet cut {hook} tcp dport 2380 drop; "
+        f"add rule inet cut {hook} tcp sport 2380 drop;"
+    )
