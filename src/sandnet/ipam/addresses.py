@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from ipaddress import IPv6Address, IPv6Network
 from typing import NamedTuple
 
@@ -107,8 +107,11 @@ class Addresses:
         """The address that ``next`` allocated last; ``None`` before the first."""
         return self._last
 
-    def next(self) -> Address:
+    def next(self, avoided: Collection[Address] = ()) -> Address:
         """Allocate the next free address after ``last``; after the end of the range, continue at its start.
+
+        Args:
+            avoided: free addresses that are allocated only when there is no other.
 
         Raises:
             Error: kind ``EXHAUSTED``, code ``pool_exhausted``.
@@ -116,14 +119,25 @@ class Addresses:
         start = self._low if self._last is None else int(self._last) + 1
         if not self._low <= start <= self._high:
             start = self._low
-        number = self._unavailable.next_outside(start)
-        if number > self._high:
-            number = self._unavailable.next_outside(self._low)
+        number = self._search(start, avoided)
+        if number > self._high and avoided:
+            number = self._search(start, ())
         if number > self._high:
             raise self._exhausted()
         self._record_taken(number)
         self._last = self._address(number)
         return self._last
+
+    def _search(self, start: int, avoided: Collection[Address]) -> int:
+        """Return the first free number from ``start`` on, or from the start of the range; above its end: none."""
+        number = self._high + 1
+        for begin in (start, self._low):
+            number = self._unavailable.next_outside(begin)
+            while avoided and number <= self._high and self._address(number) in avoided:
+                number = self._unavailable.next_outside(number + 1)
+            if number <= self._high:
+                break
+        return number
 
     def take(self, address: Address) -> None:
         """Allocate the given address, inside the range or not. This does not change where ``next`` continues.

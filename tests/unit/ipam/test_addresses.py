@@ -86,6 +86,15 @@ def test_freed_address_is_allocated_last() -> None:
     assert all_left(addresses) == ["10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.1"]
 
 
+def test_avoided_addresses_are_allocated_when_no_other_is_left() -> None:
+    addresses = made("10.1.0.0/29", reserved="10.1.0.1")
+    avoided = {ip_address(f"10.1.0.{number}") for number in (2, 3, 5)}
+    found = [str(addresses.next(avoided)) for _ in range(5)]
+    assert found == ["10.1.0.4", "10.1.0.6", "10.1.0.2", "10.1.0.3", "10.1.0.5"]
+    with pytest.raises(Error, match="no free address"):
+        addresses.next(avoided)
+
+
 def test_allocation_continues_from_the_recorded_last_address() -> None:
     addresses = made("10.0.0.0/29", taken="10.0.0.4", last="10.0.0.3")
 

@@ -40,12 +40,15 @@ class EndpointReplicas:
         self._resolver_sync, self._host_files = resolver_sync, host_files
         self._unanswered: set[str] = set()
         """Endpoints whose containers were all on hosts that are away: their names are not answered."""
+        self._avoided: dict[str, str] = {}
+        """Endpoints with addresses that are allocated last, and their networks."""
 
     async def sync(self, endpoint_id: str) -> Endpoint | None:
         """Bring an endpoint into line; return it, if it is on this host now.
 
         The lock of the endpoint is held, but for a deletion, which takes it again.
         """
+        self._avoid_void(endpoint_id)
         async with self._locks.hold(f"endpoint/{endpoint_id}"):
             shared, local = self._view.endpoint(endpoint_id), self._records.endpoint(endpoint_id)
             own = shared is not None and shared.host == self._membership.name
@@ -70,6 +73,21 @@ class EndpointReplicas:
             self._log_detached(endpoint_id)
             await self._removal.endpoint_within(endpoint_id, force=True)
         return None
+
+    def _avoid_void(self, endpoint_id: str) -> None:
+        """Let addresses that no longer count be allocated last: after a short outage their host claims them again."""
+        shared = self._view.endpoint(endpoint_id)
+        void = [
+            held.attachment for held in self._view.attachments(endpoint_id) if not self._view.counts(held.attachment)
+        ]
+        interfaces = [each for own in void if own.leased for each in (own.address, own.address_ipv6)]
+        if shared and not self._view.counts_endpoint(shared):
+            interfaces += [shared.endpoint.address, shared.endpoint.address_ipv6]
+        if shared and interfaces:
+            self._avoided[endpoint_id] = shared.endpoint.network_id
+            self._leases.avoid(shared.endpoint.network_id, endpoint_id, *interfaces)
+        elif network_id := self._avoided.pop(endpoint_id, ""):
+            self._leases.avoid(network_id, endpoint_id)
 
     def _log_detached(self, endpoint_id: str) -> None:
         """Name the containers of this host whose endpoint another host has deleted, after the lease had ended."""

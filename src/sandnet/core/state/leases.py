@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IPv6Network, ip_address
 from typing import NamedTuple
@@ -43,6 +43,8 @@ class Leases:
         self._records = records
         self._engine = engine
         self._pools: dict[str, _Pools] = {}
+        self._avoided: dict[str, dict[str, set[Address]]] = {}
+        """By network and endpoint: addresses that may be wanted again."""
 
     def take(self, net: Network, spec: EndpointSpec) -> Lease:
         """Allocate addresses and a MAC for a new endpoint: all or none.
@@ -50,15 +52,15 @@ class Leases:
         Raises:
             Error: ``INVALID`` or ``CONFLICT`` for a requested address or MAC, ``EXHAUSTED`` when no address is left.
         """
-        pools = self._pools_of(net)
+        pools, avoided = self._pools_of(net), self._avoided_in(net)
         _check_usable(net, spec)
         own = {spec.address, spec.address_ipv6} & self._unheld_claims(net) if spec.claimed else set()
-        ipv4 = spec.address if spec.address in own else _take4(pools.ipv4, spec.address)
+        ipv4 = spec.address if spec.address in own else _take4(pools.ipv4, spec.address, avoided)
         try:
             mac = self._mac(net, spec, ipv4)
             ipv6 = spec.address_ipv6
             if ipv6 is None or ipv6 not in own:
-                ipv6 = _take6(pools.ipv6, net.ipv6, spec.address_ipv6, mac)
+                ipv6 = _take6(pools.ipv6, net.ipv6, spec.address_ipv6, mac, avoided)
         except BaseException:
             if pools.ipv4 and ipv4 and ipv4 not in own:
                 pools.ipv4.free(ipv4)
@@ -85,6 +87,25 @@ class Leases:
                 with suppress(Error):  # taken already
                     pool.take(interface.ip)
 
+    def avoid(self, network_id: str, endpoint_id: str, *interfaces: Interface | None) -> None:
+        """Allocate the addresses that an endpoint and its containers had last: their host may come back.
+
+        Args:
+            network_id: the network.
+            endpoint_id: the endpoint.
+            interfaces: its addresses; none: it has none any more that may be wanted again.
+        """
+        found = {interface.ip for interface in interfaces if interface}
+        by_endpoint = self._avoided.setdefault(network_id, {})
+        by_endpoint.pop(endpoint_id, None)
+        if found:
+            by_endpoint[endpoint_id] = found
+        elif not by_endpoint:
+            del self._avoided[network_id]
+
+    def _avoided_in(self, net: Network) -> set[Address]:
+        return set().union(*self._avoided.get(net.id, {}).values())
+
     def claim(self, net: Network, address: Address | None, *, version: int) -> Address:
         """Lease an address for a container engine, which has not created its endpoint yet.
 
@@ -104,7 +125,7 @@ class Leases:
             hint = "use a network that has such a subnet"
             raise invalid(f"network {net.name} has no IPv{version} subnet", hint, "no_such_family")
         if address is None:
-            return pool.next()
+            return pool.next(self._avoided_in(net))
         pool.take(address)
         return address
 
@@ -139,6 +160,7 @@ class Leases:
     def forget(self, network_id: str) -> None:
         """Drop the allocators of a deleted network."""
         self._pools.pop(network_id, None)
+        self._avoided.pop(network_id, None)
 
     def _pools_of(self, net: Network) -> _Pools:
         net = self._records.network(net.id) or net  # the caller's record may be older than a change of the subnets
@@ -185,19 +207,23 @@ def _inside(subnet: Subnet, addresses: Iterable[Address]) -> set[Address]:
     return {address for address in addresses if address.version == subnet.prefix.version and address in subnet.prefix}
 
 
-def _take4(pool: Addresses | None, requested: IPv4Address | None) -> IPv4Address | None:
+def _take4(pool: Addresses | None, requested: IPv4Address | None, avoided: Collection[Address]) -> IPv4Address | None:
     if pool is None:
         return None
     if requested:
         pool.take(requested)
         return requested
-    chosen = pool.next()
+    chosen = pool.next(avoided)
     assert isinstance(chosen, IPv4Address)  # noqa: S101 - the pool of an IPv4 prefix
     return chosen
 
 
 def _take6(
-    pool: Addresses | None, subnet: Subnet | None, requested: IPv6Address | None, mac: str
+    pool: Addresses | None,
+    subnet: Subnet | None,
+    requested: IPv6Address | None,
+    mac: str,
+    avoided: Collection[Address],
 ) -> IPv6Address | None:
     if pool is None or subnet is None:
         return None
@@ -213,6 +239,6 @@ def _take6(
             pass  # an endpoint requested exactly this address: take the next free one
         else:
             return address
-    chosen = pool.next()
+    chosen = pool.next(avoided)
     assert isinstance(chosen, IPv6Address)  # noqa: S101 - the pool of an IPv6 prefix
     return chosen
