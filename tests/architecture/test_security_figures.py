@@ -13,7 +13,7 @@ from sandnet.api.middleware import normalization
 from sandnet.core.lifecycle import join_plan, parent_updates
 from sandnet.core.reconcile import drift_watcher, reconciler
 from sandnet.core.reconcile.peer_neighbours import MOST_PEERS
-from sandnet.core.state import events, records
+from sandnet.core.state import events, index
 from sandnet.dns import message, reply_cache
 from sandnet.dns.server import budget, forwarder, resolver, server_liveness, tcp, upstream_sockets
 from sandnet.firewall.balancing.flow_learning import DEFAULT_ROOM
@@ -51,7 +51,7 @@ FIGURES = [
     f"at most {resolver.CONNECTIONS} of {resolver.ALL_CONNECTIONS:,}, and no more",
     f"at most {forwarder.OWN} of {forwarder.OUTSTANDING:,} questions",
     f"answers over TCP {STREAMS_OF_ONE} of {STREAMS_OF_ALL}",
-    f"| {records.MOST_BYTES // MIB} MiB in all |",
+    f"| {index.MOST_BYTES // MIB} MiB in all |",
     f"| {parsing.MAX_LABELS} each, of {parsing.MAX_LABEL_BYTES // KIB} KiB |",
     f"| {decode.MAX_ALIASES}; {decode.MAX_PORTS:,} each; {decode.MAX_SERVERS} |",
     f"| `extra_hosts` of a sandbox, by all its joins | {decode.MAX_LINES:,} |",

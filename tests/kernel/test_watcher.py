@@ -35,6 +35,22 @@ def test_deleted_links_are_not_remembered(host: Host, watching: LinuxWatcher) ->
     assert watching._names == remembered
 
 
+def test_links_into_a_namespace_are_known_until_they_are_deleted(host: Host, watching: LinuxWatcher) -> None:
+    one, two = host.container(), host.container()
+    for link, place in ("v1", one), ("v2", one), ("v3", two):
+        host.sh("ip", "link", "add", link, "type", "veth", "peer", "name", f"{link}i", "netns", place.path)
+    host.run(watching.read)
+    number = watching._namespaces["v1"]
+    assert sorted(watching.links_into(number)) == ["v1", "v2"]
+    host.sh("ip", "link", "del", "v1")
+    host.run(watching.read)
+    assert [*watching.links_into(number)] == ["v2"]
+    host.sh("ip", "link", "del", "v2")
+    host.run(watching.read)
+    assert not watching.links_into(number)
+    assert watching._links_into.keys() == set(watching._namespaces.values())
+
+
 def test_changed_addresses_and_routes_report_their_links(host: Host, watching: LinuxWatcher) -> None:
     host.sh("ip", "link", "add", "br0", "type", "bridge")
     host.sh("ip", "link", "set", "br0", "up")

@@ -75,8 +75,12 @@ class Watcher(Protocol):
         """Return the changes since the last call; the first call subscribes."""
         ...
 
-    def namespaces(self) -> Mapping[str, int]:
-        """Return, by link of the host, the number of the other end's namespace, as far as notifications reported it."""
+    def links_into(self, namespace: int) -> Collection[str]:
+        """Return the links of the host whose other end is in a namespace, as far as notifications reported it.
+
+        Args:
+            namespace: the host's number for it.
+        """
         ...
 
     def name(self, index: int) -> str:

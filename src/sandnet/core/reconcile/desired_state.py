@@ -62,9 +62,17 @@ class DesiredState:
         """Return the names of links that belong to a record, or to the link reaper."""
         records, retired = self._records, self._link_reaper.owners
         nets = {link for net in records.networks() for link in net.links}
-        attachments = records.attachments()
-        moving = {moving_link_name(each.endpoint_id) for each in attachments if not each.host_link}
-        return nets | {each.host_link for each in attachments} | moving | retired
+        return nets | {each.host_link for each in records.attachments()} | self._moving() | retired
+
+    def is_claimed(self, link: str) -> bool:
+        """Return whether a link belongs to a record, or to the link reaper."""
+        if self._records.network_of_link(link) or self._records.attachment_of_link(link):
+            return True
+        return link in self._link_reaper.owners or link in self._moving()
+
+    def _moving(self) -> set[str]:
+        """Return the names of links that are being moved, for which no attachment has a link yet."""
+        return {moving_link_name(each.endpoint_id) for each in self._records.attachments() if not each.host_link}
 
     def networks_with_links(self, phases: Collection[Phase]) -> list[NetworkState]:
         """Return the networks that have a link on the host, with their endpoints and attachments in one of these

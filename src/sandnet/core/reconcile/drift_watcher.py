@@ -25,7 +25,7 @@ from sandnet.core.reconcile.subnet_conflicts import SubnetConflicts
 from sandnet.core.reconcile.uplink_checks import Uplinks
 from sandnet.core.runtime.context import Context
 from sandnet.errors import Error
-from sandnet.kernel.types import Changes, NamespaceState, Port
+from sandnet.kernel.types import Changes, Port
 from sandnet.model import Attachment, Network, Phase
 from sandnet.model.link_names import port_of
 
@@ -168,7 +168,7 @@ class DriftWatcher:
             self._candidates.add(await self._poll_slow())
             if self._reconcile.holding.problems:
                 await self._context.operations.run(self._reconcile.holding.retry())
-        if changes.extended and changes.extended - self._desired.links():
+        if not all(map(self._desired.is_claimed, changes.extended)):
             await self._conflicts.check()
         await self._reconcile_candidates()
 
@@ -229,22 +229,22 @@ class DriftWatcher:
             (changes.links, changes.deleted, changes.reduced, changes.in_namespaces, changes.reduced_namespaces)
         ):
             return found
-        networks = {link: net for net in self._desired.networks() for link in net.links}
-        attached = {each.host_link: each for each in self._records.attachments() if self._is_stable(each)}
-        names = {number: name for name, number in self._context.kernel.watcher.namespaces().items()}
-        inside_reduced = {names[number] for number in changes.reduced_namespaces if number in names}
+        links_into = self._context.kernel.watcher.links_into
+        inside_reduced = {link for number in changes.reduced_namespaces for link in links_into(number)}
         for link in {*changes.deleted, *changes.reduced, *inside_reduced, *changes.links}:
             name, changed = port_of(link), changes.links.get(link)
             certain = link in changes.deleted or link in changes.reduced or link in inside_reduced or link != name
-            if name in networks and (certain or (changed and self._may_differ(networks[name], changed))):
-                found.networks.add(networks[name].id)
-            elif name in attached and (certain or (changed and self._host_end_differs(attached[name], changed))):
-                found.sandboxes.add(attached[name].container_id)
-                found.networks.add(attached[name].network_id)  # no link can be attached to a deleted bridge
-        inside = ((names.get(number), ports) for number, ports in changes.in_namespaces.items())
-        known = ((attached[name].container_id, ports) for name, ports in inside if name in attached)
-        found.sandboxes |= {container for container, ports in known if self._inner_differs(container, ports)}
-        found.orphans = bool(orphaned_links(NamespaceState(changes.links, {}, {}, ()), self._desired.links()))
+            network, attachment = self._ready_network(name), self._stable_attachment(name)
+            if network and (certain or (changed and self._may_differ(network, changed))):
+                found.networks.add(network.id)
+            if attachment and (certain or (changed and self._host_end_differs(attachment, changed))):
+                found.sandboxes.add(attachment.container_id)
+                found.networks.add(attachment.network_id)  # no link can be attached to a deleted bridge
+        for number, ports in changes.in_namespaces.items():
+            attached = filter(None, map(self._stable_attachment, links_into(number)))
+            containers = {attachment.container_id for attachment in attached}
+            found.sandboxes |= {container for container in containers if self._inner_differs(container, ports)}
+        found.orphans = bool(orphaned_links(changes.links.values(), self._desired.is_claimed))
         return found
 
     def _may_differ(self, network: Network, port: Port) -> bool:
@@ -266,11 +266,17 @@ class DriftWatcher:
         networks, sandboxes = map(self._records.network, one.networks), map(self._records.sandbox, one.sandboxes)
         return None in (*networks, *sandboxes)
 
-    def _is_stable(self, attachment: Attachment) -> bool:
-        """Return whether it has a link, and no operation is changing it or its sandbox."""
-        if not attachment.host_link or attachment.phase is not Phase.READY:
-            return False
-        return self._desired.is_stable(self._records.sandbox(attachment.container_id))
+    def _ready_network(self, link: str) -> Network | None:
+        """Return the network that a link belongs to, if that is ready."""
+        network = self._records.network_of_link(link)
+        return network if network and network.phase is Phase.READY else None
+
+    def _stable_attachment(self, link: str) -> Attachment | None:
+        """Return the attachment that a link belongs to, if no operation is changing it or its sandbox."""
+        attachment = self._records.attachment_of_link(link)
+        if attachment is None or attachment.phase is not Phase.READY:
+            return None
+        return attachment if self._desired.is_stable(self._records.sandbox(attachment.container_id)) else None
 
     def _host_end_differs(self, attachment: Attachment, port: Port) -> bool:
         """Return whether the host's end of a pair is not as its network requires."""

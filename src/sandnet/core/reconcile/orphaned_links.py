@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Iterable
 
-from sandnet.kernel.types import DELETING, PREPARED, RETIRED, Link, NamespaceState
+from sandnet.kernel.types import DELETING, PREPARED, RETIRED, Link, Port
 from sandnet.model.link_names import OUR_LINKS, port_of
 
 
-def orphaned_links(host: NamespaceState, claimed: Collection[str]) -> list[str]:
+def orphaned_links(ports: Iterable[Port], is_claimed: Callable[[str], bool]) -> list[str]:
     """Return the names of the daemon's links that nothing claims, except those of its pool and those being deleted."""
-    found = (port.link for port in host.links.values())
-    ours = [link for link in found if is_ours(link)]
-    return [link.name for link in ours if port_of(link.name) not in claimed and not _has_owner(link)]
+    ours = [port.link for port in ports if is_ours(port.link)]
+    return [link.name for link in ours if not _has_owner(link) and not is_claimed(port_of(link.name))]
 
 
 def is_ours(link: Link) -> bool:

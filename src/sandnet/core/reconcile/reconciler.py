@@ -229,7 +229,7 @@ class Reconciler:
             host = await self._context.workers.run(self._context.kernel.state_reader.host)
         except Error as failure:
             return _unreadable("stray", "links", failure)
-        found = orphaned_links(host, claimed | self._desired.links())
+        found = orphaned_links(host.links.values(), (claimed | self._desired.links()).__contains__)
         drifts = [Drift("stray", name, "the link belongs to no record", LEFT_OVER) for name in found]
         return await _repaired(drifts, lambda: self._context.workers.run(links.delete, found), fix=fix)
 

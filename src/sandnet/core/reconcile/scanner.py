@@ -119,7 +119,7 @@ class Scanner:
         sandboxes, nets, claimed = self.desired.sandboxes(), self.desired.networks(), self.desired.links()
         host = await self._workers.run(self._kernel.state_reader.host)
         found.networks = {fault.object for fault in await self.network_faults(nets, host)}
-        found.orphans = bool(orphaned_links(host, claimed | self.desired.links()))
+        found.orphans = bool(orphaned_links(host.links.values(), (claimed | self.desired.links()).__contains__))
         found.sandboxes = await self.sandboxes(sandboxes, host, pause_ratio)
         return found
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from sandnet.core.state.schema import Record, key_of
+from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Sandbox
 from sandnet.model.address import decode_hook
 
@@ -17,6 +18,9 @@ _STRING = 64
 """Bytes of a string besides its characters, and of the reference to it."""
 _PORT = 320
 """Bytes of a port."""
+
+MOST_BYTES = 256 << 20
+"""Bytes of memory that all records may take: enough for more than a hundred thousand small ones."""
 
 R = TypeVar("R", bound=Record)
 
@@ -66,8 +70,11 @@ class Table(Generic[R]):
         size = weight(record)
         self.weight += size - self._weights.get(key, 0)
         self._weights[key] = size
+        before, groups = self._rows.get(key), [*_groups_of(record)]
         self._rows[key] = record
-        for group in _groups_of(record):
+        if before is not None:
+            self._leave(key, (group for group in _groups_of(before) if group not in groups))
+        for group in groups:
             self._groups.setdefault(group, {})[key] = record
 
     def drop(self, record: R) -> None:
@@ -75,7 +82,10 @@ class Table(Generic[R]):
         key = key_of(record)
         self._rows.pop(key, None)
         self.weight -= self._weights.pop(key, 0)
-        for group in _groups_of(record):
+        self._leave(key, _groups_of(record))
+
+    def _leave(self, key: str, groups: Iterable[str]) -> None:
+        for group in groups:
             members = self._groups.get(group, {})
             members.pop(key, None)
             if not members:
@@ -98,11 +108,24 @@ class Table(Generic[R]):
         return len(self._groups.get(group, {}))
 
 
+def refuse_too_many(tables: Iterable[Table[Any]], fresh: Iterable[Record]) -> None:
+    """Refuse new records that would take more memory than all records may.
+
+    Raises:
+        Error: ``EXHAUSTED``.
+    """
+    if sum(table.weight for table in tables) + sum(map(weight, fresh)) > MOST_BYTES:
+        message = f"the records of networks, endpoints and sandboxes take {MOST_BYTES >> 20} MiB, as many as they may"
+        hint = "delete what is not needed, or use fewer and shorter labels"
+        raise Error(Kind.EXHAUSTED, message, hint, "records_full")
+
+
 def _groups_of(record: Record) -> Iterator[str]:
     match record:
         case Network():
             yield f"name/{record.name}"
             yield f"id/{record.id}"
+            yield from (f"link/{link}" for link in record.links)
         case Endpoint():
             yield f"network/{record.network_id}"
             yield f"name/{record.name}"
@@ -116,3 +139,5 @@ def _groups_of(record: Record) -> Iterator[str]:
             yield f"endpoint/{record.endpoint_id}"
             yield f"container/{record.container_id}"
             yield f"network/{record.network_id}"
+            if record.host_link:
+                yield f"link/{record.host_link}"

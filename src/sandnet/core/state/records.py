@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from sandnet.core.state import schema
 from sandnet.core.state.events import PLACES, Events, PendingEvent, Repair, Transition, events_of
-from sandnet.core.state.index import R, Table, weight
+from sandnet.core.state.index import R, Table, refuse_too_many
 from sandnet.core.state.remote_attachments import RemoteAttachments
 from sandnet.core.state.schema import Record, claimed_by, claims_of, key_of
 from sandnet.core.state.shared_writer import SharedWriter
@@ -32,9 +32,6 @@ from sandnet.stores.base import REBUILD, Change, Conflict, Delete, Entry, Put, S
 
 HANGS = 5.0
 """Seconds after which a commit is reported as hanging; a bad disk takes a tenth of one."""
-
-MOST_BYTES = 256 << 20
-"""Bytes of memory that all records may take: enough for more than a hundred thousand small ones."""
 
 _encoder = msgspec.json.Encoder(enc_hook=encode_hook)
 
@@ -173,6 +170,10 @@ class Records:
         """Return the network with that full id."""
         return self._networks.get(schema.network_key(network_id))
 
+    def network_of_link(self, name: str) -> Network | None:
+        """Return the network that a link of the host belongs to, as its bridge does."""
+        return next(iter(self._networks.group(f"link/{name}")), None)
+
     def networks_named(self, name: str) -> list[Network]:
         """Return the networks with that name: at most one."""
         return self._networks.group(f"name/{name}")
@@ -225,6 +226,10 @@ class Records:
         """Return the attachments of a container."""
         return self._attachments.group(f"container/{container_id}")
 
+    def attachment_of_link(self, name: str) -> Attachment | None:
+        """Return the attachment that a link of the host belongs to."""
+        return next(iter(self._attachments.group(f"link/{name}")), None)
+
     def attachments_of_network(self, network_id: str) -> list[Attachment]:
         """Return the attachments to all endpoints of a network."""
         return self._attachments.group(f"network/{network_id}")
@@ -263,7 +268,7 @@ class Records:
         before = [self._current(record) for record in put]
         fresh = [record for record, present in zip(put, before, strict=True) if present is None]
         if fresh and not complete:
-            self._refuse_too_many(fresh)
+            refuse_too_many((self._networks, self._endpoints, self._sandboxes, self._attachments), fresh)
         transitions = [*map(self._transition, before, put)]
         transitions += [self._transition(self._current(record), None) for record in delete]
         changes = [*_puts(before, put), *_deletes(delete)]
@@ -304,16 +309,6 @@ class Records:
         await written
         if self.shared_writer:
             self.shared_writer.written(transitions)
-
-    def _refuse_too_many(self, fresh: Iterable[Record]) -> None:
-        tables = (self._networks, self._endpoints, self._sandboxes, self._attachments)
-        if sum(table.weight for table in tables) + sum(map(weight, fresh)) > MOST_BYTES:
-            message = (
-                f"the records of networks, endpoints and sandboxes take {MOST_BYTES >> 20} MiB, as many as they may"
-            )
-            raise Error(
-                Kind.EXHAUSTED, message, "delete what is not needed, or use fewer and shorter labels", "records_full"
-            )
 
     async def publish_repairs(self, repairs: Sequence[Repair]) -> None:
         """Publish repairs as events, up to :data:`PLACES` in one commit, whose revision numbers them."""

@@ -101,9 +101,9 @@ class FakeWatcher:
         nothing = frozenset[str]()
         return Changes({}, nothing, nothing, nothing, {}, frozenset(), mounts=False, rules=False, missed=False)
 
-    def namespaces(self) -> Mapping[str, int]:
-        """Return no namespaces."""
-        return {}
+    def links_into(self, namespace: int) -> Collection[str]:
+        """Return no links."""
+        return ()
 
     def name(self, index: int) -> str:
         """Return no name."""

@@ -13,7 +13,7 @@ import errno
 import select
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import BinaryIO, Final
 
 from sandnet.kernel.base import Firewall
@@ -85,6 +85,8 @@ class LinuxWatcher:
         """The host's links by index."""
         self._namespaces: dict[str, int] = {}
         """By link of the host: number of the namespace of its other end."""
+        self._links_into: dict[int, set[str]] = {}
+        """The same by the number."""
 
     def read(self) -> Changes:
         """See :meth:`sandnet.kernel.observation.Watcher.read`.
@@ -107,9 +109,9 @@ class LinuxWatcher:
             inner, missed = self._receive_inside(self._sandboxes)
             return self._summarise([*received, *inner], mounts=mounts, rules=rules, missed=missed)
 
-    def namespaces(self) -> Mapping[str, int]:
-        """See :meth:`sandnet.kernel.observation.Watcher.namespaces`."""
-        return self._namespaces
+    def links_into(self, namespace: int) -> Collection[str]:
+        """See :meth:`sandnet.kernel.observation.Watcher.links_into`."""
+        return self._links_into.get(namespace, ())
 
     def name(self, index: int) -> str:
         """See :meth:`sandnet.kernel.observation.Watcher.name`."""
@@ -132,7 +134,9 @@ class LinuxWatcher:
         with Netlink() as netlink:
             ports = [*dump_ports(netlink)]
         self._names = {port.link.ifindex: port.link.name for port in ports}
-        self._namespaces = {port.link.name: port.peer_namespace for port in ports if port.peer_namespace >= 0}
+        self._namespaces, self._links_into = {}, {}
+        for port in ports:
+            self._remember_namespace(port)
 
     def _receive(self, subscription: socket.socket) -> Iterator[tuple[int, Reply]]:
         """Yield the gathered notifications: number of the namespace, and the message."""
@@ -217,11 +221,23 @@ class LinuxWatcher:
 
     def _remember(self, here: Mapping[str, Port], deleted_names: set[str]) -> None:
         for name in deleted_names - here.keys():
-            self._namespaces.pop(name, None)
+            self._forget_namespace(name)
         for name, port in here.items():
             self._names[port.link.ifindex] = name
-            if port.peer_namespace >= 0:
-                self._namespaces[name] = port.peer_namespace
+            self._remember_namespace(port)
+
+    def _remember_namespace(self, port: Port) -> None:
+        if port.peer_namespace >= 0:
+            self._forget_namespace(port.link.name)
+            self._namespaces[port.link.name] = port.peer_namespace
+            self._links_into.setdefault(port.peer_namespace, set()).add(port.link.name)
+
+    def _forget_namespace(self, name: str) -> None:
+        number = self._namespaces.pop(name, -1)
+        links = self._links_into.get(number, set())
+        links.discard(name)
+        if not links:
+            self._links_into.pop(number, None)
 
     def _mounts_changed(self) -> bool:
         """Return whether the mount table changed since the last call (proc(5): it can be polled)."""

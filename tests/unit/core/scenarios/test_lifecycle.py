@@ -289,7 +289,7 @@ async def test_full_record_space_refuses_creates_until_a_delete(
     await core.endpoint("first", labels={"a": "x" * 50_000})
     records = core.controller.endpoints._records
     room = sum(table.weight for table in (records._networks, records._endpoints, records._sandboxes))
-    monkeypatch.setattr("sandnet.core.state.records.MOST_BYTES", room + 10_000)
+    monkeypatch.setattr("sandnet.core.state.index.MOST_BYTES", room + 10_000)
     with pytest.raises(Error) as caught:
         await core.endpoint("second", labels={"a": "x" * 50_000})
     assert (caught.value.kind, caught.value.code) == (Kind.EXHAUSTED, "records_full")
