@@ -28,8 +28,9 @@ from sandnet.drivers.host_network import HostNetwork
 from sandnet.drivers.overlay import port_diff
 from sandnet.drivers.overlay.encryption import UNSPECIFIED, Encryption
 from sandnet.drivers.overlay.peer_table import PeerTable
+from sandnet.drivers.overlay.unsupported_options import refuse_options
 from sandnet.drivers.overlay.vni import plan_vni
-from sandnet.errors import Error, Kind, invalid
+from sandnet.errors import Error, Kind
 from sandnet.firewall.base import Fault, RunBetween, RunWith
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.types import Link, NamespaceState, Port, PortLimits, Veth
@@ -130,7 +131,7 @@ class OverlayDriver:
 
         It may be called again for the same request, with other networks beside it.
         """
-        _refuse_options(net)
+        refuse_options(net)
         if net.options.encrypted:
             await self._workers.run(self._encryption.refuse_without, net.name)
         underlay = await self.underlay()
@@ -378,20 +379,3 @@ class OverlayDriver:
         entries = table.neighbours(addresses) if table else NO_ENTRIES
         if entries.total:
             await self._workers.run(self._change_entries, net, NO_ENTRIES, entries)
-
-
-def _refuse_options(net: Network) -> None:
-    """Refuse options that a network over several hosts cannot have.
-
-    Raises:
-        Error: ``INVALID``.
-    """
-    if net.options.bridge_name:
-        raise invalid(f"network {net.name}: bridge_name is for networks of one host", "leave it out", "overlay_option")
-    if not net.options.firewall:
-        message = f"network {net.name} cannot be without firewall rules: they check what other hosts send"
-        raise invalid(message, "leave EnableIPTables out", "overlay_option")
-    if net.options.routed_ipv4 or net.options.routed_ipv6:
-        # the gateway is the same on all hosts: what one of them forwards to the subnet does not cross to another
-        message = f"network {net.name} cannot be routed: its subnet is on several hosts, and a router finds only one"
-        raise invalid(message, "leave it out, or create a network of type bridge", "overlay_option")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,14 @@ async def test_network_is_seen_and_deleted_on_every_host(hosts: Hosts) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"routed_ipv4": True}, {"ipv6": True, "routed_ipv6": True}, {"bridge_name": "mine0"}, {"firewall": False}],
+    [
+        {"routed_ipv4": True},
+        {"ipv6": True, "routed_ipv6": True},
+        {"bridge_name": "mine0"},
+        {"firewall": False},
+        {"egress_ipv4": IPv4Address("192.0.2.1")},
+        {"ipv6": True, "egress_ipv6": IPv6Address("2001:db8::1")},
+    ],
     ids=str,
 )
 async def test_option_that_several_hosts_cannot_have_is_refused(hosts: Hosts, options: dict[str, Any]) -> None:
