@@ -5,8 +5,11 @@ Each test has a lab of its own.
 
 from __future__ import annotations
 
+import re
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ LEASE = 15.0
 """Seconds of a host's lease."""
 BUSY = 20.0
 """Seconds that a busy machine may need besides."""
+QUICK = 4.0
+"""Seconds of a request beside much work: 2, and as many for a busy machine."""
 LIMITS = {"egress_rate": 1_000_000}
 """Limits of an endpoint's traffic."""
 
@@ -176,3 +181,50 @@ class TestOldState:
         lab.wait_until(lambda: pings(lab, 1, "db") and pings(lab, 2, "web"), BUSY)
         links = lab.sh(2, "ip", "-br", "link", "show", "type", "bridge")
         assert links.count("snb") == 1 + 2, links
+
+
+STALE = 1000
+"""Endpoints of a host that never returns."""
+
+
+class TestNeverReturning:
+    def test_thousand_stale_records_hinder_no_one_and_are_removed(self, lab: RunningLab) -> None:
+        pid = int(lab.sh(2, "pgrep", "-of", f"^{SLEEPER}"))
+        api = lab.client(2)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number: api.endpoint("stale", f"s{number}", watch_pid=pid), range(STALE)))
+        lab.wait_until(lambda: len(lab.client(1).get("/networks/stale/endpoints")) == STALE, BUSY)
+        lab.kill(2, power=True)
+        lab.wait_until(lambda: not lab.client(1).get("/networks/stale/endpoints"), LEASE + BUSY)
+
+        assert self.seconds(lambda: lab.client(3).endpoint("stale", "s7")) < QUICK
+        lab.containers[3] = lab.start_sleeper(3, "blue", "db")
+        lab.wait_until(lambda: pings(lab, 1, "db"), BUSY)
+        assert lab.client(1).get("/nodes/h2")["endpoints"] >= STALE - 1
+
+        with ThreadPoolExecutor(1) as pool:
+            removal = pool.submit(lab.sandnet, 1, "node", "rm", "h2")
+            while not removal.done():  # others are quick meanwhile
+                assert self.seconds(lambda: lab.client(3).get("/networks")) < QUICK
+                assert self.seconds(lambda: lab.client(1).endpoint("blue", "probe")) < QUICK
+                assert self.seconds(lambda: lab.client(1).delete("/networks/blue/endpoints/probe")) < QUICK
+            removal.result()
+        lab.wait_until(lambda: [node["name"] for node in lab.client(3).get("/nodes")] == ["h1", "h3"], BUSY)
+        keys = lab.sh(1, "etcdctl", "--endpoints=10.200.0.1:2379", "get", "--prefix", "/sandnet/", "--keys-only")
+        assert "/h2" not in keys
+        assert keys.count("/sandnet/endpoint/") == len({"web", "db", "s7"})
+        assert len(re.findall("/sandnet/claim/(name|address|mac)/", keys)) <= 3 * 4
+
+    @pytest.fixture
+    def lab(self, lab: RunningLab) -> RunningLab:
+        """The lab with a network that has room for them."""
+        lab.client(1).network("stale", "overlay", subnet="10.60.0.0/16")
+        lab.wait_until(lambda: all(lab.client(number).get("/networks", name="stale") for number in lab.hosts), BUSY)
+        return lab
+
+    @staticmethod
+    def seconds(call: Callable[[], object]) -> float:
+        """How long a call takes."""
+        began = time.monotonic()
+        call()
+        return time.monotonic() - began
