@@ -18,8 +18,8 @@ from sandnet.core.replication.network_replicas import NetworkReplicas
 from sandnet.core.replication.peer_replicas import PeerReplicas
 from sandnet.core.replication.work_queue import WorkQueue
 from sandnet.core.state.records import Records
-from sandnet.core.state.schema import ENDPOINTS, NETWORKS
-from sandnet.errors import Error
+from sandnet.core.state.schema import ENDPOINTS, NETWORKS, network_key
+from sandnet.errors import Error, Kind
 from sandnet.model import Phase
 from sandnet.stores.shared import SharedStore
 
@@ -174,6 +174,7 @@ class WatchFollower:
         if key == HOSTS:
             await self._peers.sync_hosts()
             return
+        self._refuse_unreadable(kind, name)
         if kind == "network":
             made = await self._networks.sync(name)
             await self._peers.sync_network(name, made=made)
@@ -186,3 +187,15 @@ class WatchFollower:
         network = self._records.network(shared.endpoint.network_id) if shared else None
         if endpoint is None and network and network.phase is Phase.REMOVING:
             self._queue.add([f"{NETWORKS}{network.id}"])
+
+    def _refuse_unreadable(self, kind: str, name: str) -> None:
+        """Leave what this host has of an object alone whose record it cannot read: it was not deleted.
+
+        Raises:
+            Error: ``UNAVAILABLE``; health has it until the record can be read.
+        """
+        is_network = kind == "network"
+        entry = self._view.entry(network_key(name)) if is_network else self._view.endpoint_entry(name)
+        if entry and not (self._view.network(name) if is_network else self._view.endpoint(name)):
+            message = f"{kind} {name} stays as it was here: its record cannot be read"
+            raise Error(Kind.UNAVAILABLE, message, "upgrade this host, if another one has a newer release")
