@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -135,3 +136,53 @@ class TestDown:
         lab.wait_until(lambda: not lab.resolved(2, lab.containers[2], "web"), LEASE / 3)
         lab.client(3).endpoint("blue", "web")
         assert [net["name"] for net in lab.client(2).get("/networks", name="blue")] == ["blue"]
+
+
+AHEAD = """\
+import time
+
+shown, shown_ns = time.time, time.time_ns
+time.time = lambda: shown() + 3600
+time.time_ns = lambda: shown_ns() + 3600 * 10**9
+"""
+"""Sets the clock of a Python program an hour ahead (module sitecustomize). Namespaces of time have no clock of the day
+(time_namespaces(7)), and libfaketime 0.9.10 lets threads of Python wait for ever."""
+
+
+class TestClock:
+    def test_daemon_an_hour_ahead_is_a_host_like_the_others(self, lab: RunningLab, tmp_path: Path) -> None:
+        tmp_path.joinpath("sitecustomize.py").write_text(AHEAD)
+        lab.kill(2)
+        members = ",".join(f"10.200.0.{number}:2379" for number in lab.hosts)
+        words = ("sandnet", "daemon", f"--store=etcd://{members}/sandnet", "--underlay=10.200.0.2")
+        ahead = lab.popen(2, "env", f"PYTHONPATH={tmp_path}", *words)
+        lab.wait_until(lambda: lab.run(2, "sandnet", "status").returncode == 0, BUSY)
+        lab.wait_until(lambda: self.clocks(lab, 1) == {"h2": 3600, "h3": 0}, BUSY)
+        assert self.clocks(lab, 2) == {"h1": -3600, "h3": -3600}
+
+        for number in lab.hosts:
+            lab.client(number).endpoint("blue", f"of-{number}")
+        made = {f"of-{number}" for number in lab.hosts}
+        lab.wait_until(lambda: all(made <= endpoints(lab, number) for number in lab.hosts), BUSY)
+        assert pings(lab, 1, "db")
+        assert pings(lab, 2, "web")
+        lab.client(1).delete("/networks/blue/endpoints/of-2")
+        lab.wait_until(lambda: "of-2" not in endpoints(lab, 2), BUSY)
+
+        ahead.kill()
+        lab.wait_until(lambda: not lab.resolved(1, lab.containers[1], "db"), LEASE + BUSY)
+        lab.start(2)
+        lab.wait_until(lambda: pings(lab, 1, "db") and self.clocks(lab, 1) == {"h2": 0, "h3": 0}, LEASE + BUSY)
+
+    @staticmethod
+    def clocks(lab: RunningLab, number: int) -> dict[str, int]:
+        """By how many seconds the clocks of the other hosts are ahead of a host's; only those that answer."""
+        found = lab.client(number).get("/reachability")
+        return {
+            each["name"]: round(each["clock_ahead_ms"] / 1000) for each in found if each["clock_ahead_ms"] is not None
+        }
+
+
+def endpoints(lab: RunningLab, number: int) -> set[str]:
+    """The names of the endpoints that a host lists."""
+    return {each["name"] for each in lab.client(number).get("/networks/blue/endpoints")}
