@@ -15,6 +15,7 @@ from sandnet.core.cluster.shared_values import (
     attachment_key,
     encode,
     holder_key,
+    is_attachment_key,
     shared_attachment,
 )
 from sandnet.core.cluster.view import ClusterView, Held
@@ -34,10 +35,12 @@ class SharedTransaction(NamedTuple):
     conditions: list[Condition]
 
     def claim(self, keys: Iterable[str], holder: str) -> None:
-        """Put claims that must be free."""
-        for key in keys:
-            self.conditions.append(Absent(key))
-            self.changes.append(Put(key, holder.encode()))
+        """Put claims that must be free, or are released in the same transaction."""
+        wanted = [*keys]
+        released = {change.key for change in self.changes if isinstance(change, Delete)}
+        self.changes[:] = [change for change in self.changes if isinstance(change, Put) or change.key not in wanted]
+        self.conditions.extend(Absent(key) for key in wanted if key not in released)
+        self.changes.extend(Put(key, holder.encode()) for key in wanted)
 
     def release(self, keys: Iterable[str]) -> None:
         """Delete claims."""
@@ -80,6 +83,7 @@ class AttachmentClaims:
         transaction.conditions.extend(self._owner_is_alive(attachment.endpoint_id))
         transaction.conditions.append(Present(key.key, known.entry.revision) if known else Absent(key.key))
         if not known:
+            self.drop_void(transaction, [*attachment_claims(shared)])
             transaction.claim(attachment_claims(shared), key.key)
         if attachment.holder:
             self._claim_holder(transaction, key)
@@ -181,6 +185,30 @@ class AttachmentClaims:
         if holder and holder.value.decode() == str(held.key):
             transaction.conditions.append(HasValue(holder.key, holder.value))
             transaction.changes.append(Delete(holder.key))
+
+    def drop_void(self, transaction: SharedTransaction, claims: Iterable[str]) -> None:
+        """Add the deletion of the attachments that have one of these claims and no longer count."""
+        dropped = {change.key for change in transaction.changes}
+        holders = {entry.value.decode() for entry in map(self._view.entry, claims) if entry}
+        for key in sorted(filter(is_attachment_key, holders - dropped)):
+            held = self._view.attachment(attachment_key(key))
+            if held and not self._view.counts(held.attachment):
+                self.drop(transaction, held)
+
+    def is_taken(self, attachment: Attachment) -> bool:
+        """Return whether an address that an attachment of this host has for itself was given to another holder."""
+        key = self._key(attachment)
+        shared = shared_attachment(attachment, None, key.host, 0, "")
+        holders = {entry.value.decode() for entry in map(self._view.entry, attachment_claims(shared)) if entry}
+        return any(self._counts(holder) for holder in holders - {key.key})
+
+    def _counts(self, key: str) -> bool:
+        """Return whether the attachment or endpoint with that key counts."""
+        if is_attachment_key(key):
+            held = self._view.attachment(attachment_key(key))
+            return held is not None and self._view.counts(held.attachment)
+        endpoint = self._view.endpoint(key.rpartition("/")[2])
+        return endpoint is not None and self._view.counts_endpoint(endpoint)
 
     def _already_joined(self, attachment: Attachment, refused: ConditionFailed) -> Error:
         holder = refused.at(holder_key(attachment.endpoint_id))

@@ -194,11 +194,8 @@ class SharedRecords:
         transaction = SharedTransaction([Put(key, value)], [Present(network_key(endpoint.network_id)), Absent(key)])
         for void in self._void_claimants(endpoint_claims(endpoint)):
             self._remove_void(transaction, void)
-        replaced = {change.key for change in transaction.changes}
-        transaction.claim((claim for claim in endpoint_claims(endpoint) if claim not in replaced), key)
-        reclaimed = [claim for claim in endpoint_claims(endpoint) if claim in replaced]
-        transaction.changes[:] = [change for change in transaction.changes if change.key not in reclaimed]
-        transaction.changes.extend(Put(claim, key.encode()) for claim in reclaimed)
+        self.attachments.drop_void(transaction, endpoint_claims(endpoint))
+        transaction.claim(endpoint_claims(endpoint), key)
         try:
             await self._membership.transact(*transaction, claims=endpoint.owner != "" or endpoint.process is not None)
         except ConditionFailed as refused:

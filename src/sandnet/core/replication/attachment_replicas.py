@@ -104,7 +104,8 @@ class AttachmentReplicas:
         try:
             await self._shared.attachments.claim(local, self._records.sandbox(local.container_id))
         except Error as failure:
-            if failure.kind is Kind.UNAVAILABLE or failure.code == CLAIMED_ELSEWHERE:
+            raced = failure.code == CLAIMED_ELSEWHERE and not self._shared.attachments.is_taken(local)
+            if failure.kind is Kind.UNAVAILABLE or raced:
                 raise
             _log.warning("container %s loses its endpoint: %s", local.container_id, failure)
             return local

@@ -56,3 +56,25 @@ async def test_address_is_allocated_in_turn_when_it_was_released(hosts: Hosts) -
     await two.in_line()
     (network,) = two.controller._context.records.networks_named("net")
     assert not two.controller._context.leases._avoided_in(network)
+
+
+async def test_address_of_an_absent_backend_can_be_requested(tmp_path: Path) -> None:
+    """Its claim stayed until the host was removed: a request of the address was refused for ever."""
+    async with several_hosts(tmp_path) as (one, two):
+        await one.network()
+        await one.endpoint("web")
+        await one.join("c1", "web", many=True)
+        await one.join("c2", "web", many=True)
+        await two.in_line()
+        (backend,) = [each for each in one.attachments() if each.leased]
+        assert backend.address
+        one.shared.cut_off()
+        one.end_lease()
+        await until(lambda: not two.elsewhere(backend.endpoint_id))
+        taken = await two.endpoint("taker", address=backend.address.ip)
+        found = two.controller._context.records.endpoint(taken)
+        assert found
+        assert found.address == backend.address
+        one.shared.reconnect()
+        await until(lambda: one.joined and not [each for each in one.attachments() if each.leased])
+        await one.join("c3", "web", many=True)
