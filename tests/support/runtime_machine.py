@@ -145,10 +145,15 @@ class RuntimeMachine:
 
     def ctr_remove(self, name: str) -> None:
         """Kill a container and delete it. ctr 1.6 calls no plugin then; 1.7 does, and fails if the plugin does."""
-        self._attempt("ctr", "--namespace", self._group, "task", "kill", "--signal", "KILL", name)
-        eventually(lambda: "STOPPED" in self.ctr("task", "list"))
+        eventually(lambda: self._is_stopped(name))
         self._attempt("ctr", "--namespace", self._group, "task", "delete", name)  # its status is that of the container
         self.ctr("container", "delete", name)
+
+    def _is_stopped(self, name: str) -> bool:
+        """Kill a container unless it has ended; return whether it has. A busy containerd may not get to it at once."""
+        if "STOPPED" not in self.ctr("task", "list"):
+            print(self._attempt("ctr", "--namespace", self._group, "task", "kill", "--signal", "KILL", name).stderr)
+        return "STOPPED" in self.ctr("task", "list")
 
     # Podman.
 
