@@ -233,12 +233,14 @@ class TestMember:
         (lost,) = (each["ID"] for each in found if each["name"] == "h2")
         lab.wait_until(lambda: is_possible(lambda: lab.client(2).endpoint("blue", "meanwhile")), SECONDS)
         etcdctl(lab, "member", "remove", f"{lost:x}")
-        etcdctl(lab, "member", "add", "h2", "--peer-urls=http://10.200.0.2:2380")
-        new = lab.popen(2, *etcd_command(2, 3, [f"--quota-backend-bytes={QUOTA}", "--initial-cluster-state=existing"]))
+        add = ("etcdctl", "--endpoints=10.200.0.1:2379", "member", "add", "h2", "--peer-urls=http://10.200.0.2:2380")
+        lab.wait_until(lambda: lab.run(1, *add).returncode == 0, SECONDS)  # not before the others are stable
+        command = etcd_command(2, 3, [f"--quota-backend-bytes={QUOTA}", "--initial-cluster-state=existing"])
+        new = lab.popen(2, "sh", "-c", 'exec "$@" >/var/lib/etcd/new.log 2>&1', "sh", *command)  # no pipe that fills
         health = ("etcdctl", "--endpoints=10.200.0.2:2379", "endpoint", "health")
         lab.wait_until(lambda: lab.run(1, *health).returncode == 0, SECONDS)
-        new.kill()
-        new.wait()
+        lab.sh(2, "pkill", "-x", "etcd")
+        new.wait(SECONDS)  # it has ended: nsenter waits for it
         lab.member(2, "start")  # with the data that it has by now
         lab.wait_until(lambda: lab.host(2).store == "follower", SECONDS)
         lab.member(1, "stop")
