@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,16 @@ import pytest
 from tests.support.daemon import PREDEFINED, RefusedError
 from tests.support.lab import SLEEPER, RunningLab, started_lab
 
+SERVER = """
+import socket, sys
+listener = socket.create_server(("", 80))
+while True:
+    connection, _ = listener.accept()
+    connection.sendall(sys.argv[1].encode())
+    connection.close()
+"""
+"""Sends its argument to each client."""
+ANSWER = "answer-of-host-"
 SECONDS = 10.0
 """Until a change is seen on other hosts, on a busy machine."""
 MOVE = 4.0
@@ -32,7 +43,8 @@ def lab(common_lab: RunningLab) -> Iterator[RunningLab]:
     """Three hosts without networks; what a test has made is removed by one of them."""
     yield common_lab
     for number in common_lab.hosts:
-        common_lab.run(number, "pkill", "-f", SLEEPER)
+        for program in (SLEEPER, ANSWER):
+            common_lab.run(number, "pkill", "-f", program)
     api = common_lab.client(1)
     common_lab.wait_until(lambda: not api.get("/sandboxes"))
     common_lab.wait_until(lambda: removed(common_lab))
@@ -183,3 +195,26 @@ class TestMove:
             if done.returncode or address.partition("/")[0] not in done.stdout:
                 return False
         return True
+
+
+class TestPublishedPort:
+    def test_each_host_with_a_backend_publishes_the_port(self, lab: RunningLab) -> None:
+        lab.sandnet(1, "network", "create", "-d", "overlay", "blue")
+        lab.sandnet(1, "service", "publish", "-p", "8080:80", "web.blue")
+        lab.wait_until(lambda: "web" in lab.sandnet(2, "service", "ls"), SECONDS)
+        for number in (1, 2):
+            program = (sys.executable, "-c", SERVER, f"{ANSWER}{number}")
+            lab.sandnet(number, "run", "-d", "--service", "web.blue", "--", *program)
+        expected = [f"{ANSWER}1", f"{ANSWER}2"]
+        lab.wait_until(lambda: [answer(lab, number) for number in (1, 2)] == expected, SECONDS)
+        assert answer(lab, 3) == ""
+        assert "8080" in lab.sandnet(2, "service", "info", "web.blue")
+        lab.sh(2, "pkill", "-f", ANSWER)
+        lab.wait_until(lambda: answer(lab, 2) == "", SECONDS)
+        assert answer(lab, 1) == f"{ANSWER}1"
+
+
+def answer(lab: RunningLab, number: int) -> str:
+    """What a client on host 3 gets at the published port of a host."""
+    words = f"exec cat </dev/tcp/{lab.host(number).address}/8080"
+    return lab.run(3, "timeout", "3", "bash", "-c", words).stdout

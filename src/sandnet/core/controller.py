@@ -42,6 +42,7 @@ from sandnet.core.replication.endpoint_replicas import EndpointReplicas
 from sandnet.core.replication.follower import WatchFollower
 from sandnet.core.replication.network_replicas import NetworkReplicas
 from sandnet.core.replication.peer_replicas import PeerReplicas
+from sandnet.core.replication.port_replicas import PortReplicas
 from sandnet.core.runtime.context import Cluster, Context
 from sandnet.dns.base import Explanation
 from sandnet.errors import Error, Kind
@@ -315,6 +316,7 @@ class Controller:
             NetworkReplicas(records, cluster.view, context.drivers, locks, self.removal),
             EndpointReplicas(records, cluster, locks, leases, naming, files, self.removal, self.endpoint_updates),
             AttachmentReplicas(records, cluster, peers, locks, leases, naming, self.sandboxes, self.backends),
+            PortReplicas(records, cluster, self.sandboxes, self.backends),
             peers,
         )
 

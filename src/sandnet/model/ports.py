@@ -55,6 +55,13 @@ class BoundPort(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the container runtime binds the port, and not the daemon."""
 
 
+def mapping_of(port: BoundPort) -> PortMapping:
+    """Return the request that leads to a published port, and to no other."""
+    return PortMapping(
+        proto=port.proto, port=port.port, host_ip=port.host_ip, host_port=port.host_port, shared=port.shared
+    )
+
+
 ANY4 = IPv4Address("0.0.0.0")  # noqa: S104 - meaning of a mapping without an address; we do not bind to it
 
 

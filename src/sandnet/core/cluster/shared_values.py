@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from sandnet.core.state.schema import CLAIMS, address_claims, name_claim
-from sandnet.model import Address, Attachment, Endpoint, Network, Phase, Sandbox
+from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, Phase, Sandbox
 from sandnet.model.address import decode_hook, encode_hook
 from sandnet.model.tunnel import HostTunnel
 
@@ -74,6 +74,8 @@ class SharedEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Host that created it."""
     number: int = 0
     """Number of that host's lease, if the endpoint ends with it; 0: it is kept."""
+    ports: tuple[BoundPort, ...] = ()
+    """Host ports that it publishes there."""
 
 
 class SharedAttachment(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,7 +194,7 @@ def shared_network(network: Network) -> SharedNetwork:
 
 
 def shared_endpoint(endpoint: Endpoint, host: str, number: int) -> SharedEndpoint:
-    """Return what all hosts know of an endpoint: not its ports on the host, nor its process.
+    """Return what all hosts know of an endpoint: not its process.
 
     Args:
         endpoint: the endpoint.
@@ -201,7 +203,7 @@ def shared_endpoint(endpoint: Endpoint, host: str, number: int) -> SharedEndpoin
     """
     owned = endpoint.owner != "" or endpoint.process is not None
     known = replace(endpoint, phase=Phase.READY, sequence=0, ports=(), process=None)
-    return SharedEndpoint(endpoint=known, host=host, number=number if owned else 0)
+    return SharedEndpoint(endpoint=known, host=host, number=number if owned else 0, ports=endpoint.ports)
 
 
 def shared_attachment(

@@ -17,8 +17,9 @@ from sandnet.core.lifecycle.references import attached_id, begins
 from sandnet.core.runtime.context import Context
 from sandnet.core.state.shared_writer import CHOICES, CLAIMED_ELSEWHERE, JOINED_ELSEWHERE
 from sandnet.errors import Error, Kind, invalid, not_found
-from sandnet.model import Address, Attachment, Endpoint, JoinSpec, Network, Phase, PortMapping, Sandbox
+from sandnet.model import Address, Attachment, BoundPort, Endpoint, JoinSpec, Network, Phase, PortMapping, Sandbox
 from sandnet.model.network import answers_guests
+from sandnet.model.ports import mapping_of
 
 
 class Sandboxes:
@@ -120,10 +121,33 @@ class Sandboxes:
                 await self._endpoints.publish(network, endpoint, mappings)
             elif endpoint.is_published and not mappings:
                 await self._endpoints.unpublish(network, endpoint)
-            for attachment in self._records.attachments_of_endpoint(endpoint_id):  # its port returns frames now, or not
-                sandbox = self._records.sandbox(attachment.container_id)
-                if sandbox and attachment.phase is Phase.READY:
-                    await self.ensure(sandbox, attachment)
+            await self._ensure_ports(endpoint_id)
+
+    async def replace_ports(self, endpoint_id: str, ports: Sequence[BoundPort]) -> None:
+        """Publish these ports of an endpoint instead of those that it has.
+
+        Raises:
+            Error: as :meth:`Endpoints.publish`; then it has none.
+        """
+        await self._context.operations.run(self._replace_ports(endpoint_id, tuple(ports)))
+
+    async def _replace_ports(self, endpoint_id: str, ports: tuple[BoundPort, ...]) -> None:
+        async with self._context.locks.hold(f"endpoint/{endpoint_id}"):
+            network, endpoint = self._usable(endpoint_id)
+            if endpoint.ports == ports:
+                return
+            if endpoint.ports:
+                await self._endpoints.unpublish(network, endpoint)
+            if ports:
+                await self._endpoints.publish(network, replace(endpoint, ports=()), list(map(mapping_of, ports)))
+            await self._ensure_ports(endpoint_id)
+
+    async def _ensure_ports(self, endpoint_id: str) -> None:
+        """Let the bridge return frames to the containers of a published endpoint, and not to those of another."""
+        for attachment in self._records.attachments_of_endpoint(endpoint_id):
+            sandbox = self._records.sandbox(attachment.container_id)
+            if sandbox and attachment.phase is Phase.READY:
+                await self.ensure(sandbox, attachment)
 
     # Joining.
 

@@ -114,7 +114,8 @@ class EndpointReplicas:
         if after != local:  # also on the host that created it: its own state may be an earlier one
             await self._records.commit(put=[after], shared=False)
             await self._resolver_sync.endpoint_added(network, after)
-        if own and shared != shared_endpoint(after, shared.host, self._membership.number):
+        value = shared_endpoint(after, shared.host, self._membership.number)
+        if own and shared != replace(value, ports=after.ports or shared.ports):
             await self._records.commit(put=[after])  # its lease is another one now, or its last container has ended
         return after
 

@@ -16,6 +16,7 @@ from sandnet.core.replication.attachment_replicas import AttachmentReplicas
 from sandnet.core.replication.endpoint_replicas import EndpointReplicas
 from sandnet.core.replication.network_replicas import NetworkReplicas
 from sandnet.core.replication.peer_replicas import PeerReplicas
+from sandnet.core.replication.port_replicas import PortReplicas
 from sandnet.core.replication.work_queue import WorkQueue
 from sandnet.core.state.records import Records
 from sandnet.core.state.schema import ENDPOINTS, NETWORKS, network_key
@@ -50,11 +51,13 @@ class WatchFollower:
         networks: NetworkReplicas,
         endpoints: EndpointReplicas,
         attachments: AttachmentReplicas,
+        ports: PortReplicas,
         peers: PeerReplicas,
     ) -> None:
         self._store, self._view, self._membership, self._records = store, view, membership, records
         self._shared = shared
         self._networks, self._endpoints, self._attachments, self._peers = networks, endpoints, attachments, peers
+        self._ports = ports
         self._queue = WorkQueue(self._work)
         self._tasks: list[asyncio.Task[None]] = []
         self._seen = asyncio.Event()
@@ -183,6 +186,8 @@ class WatchFollower:
             return
         endpoint = await self._endpoints.sync(name)
         await self._attachments.sync(name, endpoint)
+        if endpoint:
+            await self._ports.sync(name)
         shared = self._view.endpoint(name)
         network = self._records.network(shared.endpoint.network_id) if shared else None
         if endpoint is None and network and network.phase is Phase.REMOVING:

@@ -1,0 +1,50 @@
+"""Published ports of endpoints that other hosts created, on each host that has a container of theirs."""
+
+from __future__ import annotations
+
+from sandnet.core.cluster.shared_values import SharedEndpoint
+from sandnet.core.lifecycle.backends import Backends
+from sandnet.core.lifecycle.sandboxes import Sandboxes
+from sandnet.core.runtime.context import Cluster
+from sandnet.core.state.records import Records
+from sandnet.model import BoundPort, Phase
+from sandnet.model.ports import ANY4, ANY6
+
+
+class PortReplicas:
+    """Publishes the same host ports as the host that created an endpoint, while this host has a container of it.
+
+    What comes to a host reaches its own containers only, so a host without any publishes nothing.
+    """
+
+    def __init__(self, records: Records, cluster: Cluster, sandboxes: Sandboxes, backends: Backends) -> None:
+        self._records, self._sandboxes, self._backends = records, sandboxes, backends
+        self._view, self._membership = cluster.view, cluster.membership
+
+    async def sync(self, endpoint_id: str) -> None:
+        """Bring the published ports of an endpoint into line.
+
+        Raises:
+            Error: ``CONFLICT``: another endpoint or program has one of them on this host.
+        """
+        shared, endpoint = self._view.endpoint(endpoint_id), self._records.endpoint(endpoint_id)
+        if shared is None or endpoint is None or endpoint.phase is not Phase.READY:
+            return
+        is_own = shared.host == self._membership.name
+        ports = shared.ports if is_own else self._shared_ports(shared)
+        if endpoint.ports != ports and not (is_own and endpoint.ports):
+            await self._sandboxes.replace_ports(endpoint_id, ports)
+            await self._spread(endpoint_id)
+
+    async def _spread(self, endpoint_id: str) -> None:
+        """Spread flows that come through the ports over this host's containers."""
+        endpoint = self._records.endpoint(endpoint_id)
+        network = self._records.network(endpoint.network_id) if endpoint else None
+        if network and endpoint:
+            await self._backends.rebalance(network, endpoint)
+
+    def _shared_ports(self, shared: SharedEndpoint) -> tuple[BoundPort, ...]:
+        """Return the ports that this host publishes, too: not those at one address of the other host."""
+        if not self._records.attachments_of_endpoint(shared.endpoint.id):
+            return ()
+        return tuple(port for port in shared.ports if port.host_ip in (ANY4, ANY6))
