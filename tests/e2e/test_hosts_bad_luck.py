@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import RefusedError
-from tests.support.lab import LabFactory, RunningLab, lab_directory, new_lab
+from tests.support.daemon import RefusedError, is_possible
+from tests.support.lab import LEASE, LabFactory, RunningLab, lab_directory, new_lab
 
 __all__ = ["lab_directory", "new_lab"]
 
-LEASE = 15.0
-"""Seconds of a host's lease: what a host without it had is free afterwards (docs/adr/0030)."""
 BUSY = 20.0
 """Seconds that a busy machine, or a new leader of etcd, may need besides."""
 REFUSAL = 2.0
@@ -26,10 +24,7 @@ REFUSAL = 2.0
 def lab(new_lab: LabFactory) -> RunningLab:
     """Three hosts with the network ``blue``, on which ``web`` of host 1 and ``db`` of host 2 know each other."""
     lab = new_lab(3)
-    lab.client(1).network("blue", "overlay")
-    lab.wait_until(lambda: all(lab.client(number).get("/networks", name="blue") for number in lab.hosts))
-    lab.containers = {1: lab.start_sleeper(1, "blue", "web"), 2: lab.start_sleeper(2, "blue", "db")}
-    lab.wait_until(lambda: lab.resolved(1, lab.containers[1], "db") and lab.resolved(2, lab.containers[2], "web"))
+    lab.start_neighbours()
     return lab
 
 
@@ -45,15 +40,6 @@ def refusal(change: Callable[[], object]) -> tuple[int, float]:
     with pytest.raises(RefusedError) as refused:
         change()
     return refused.value.status, time.monotonic() - began
-
-
-def is_possible(change: Callable[[], object]) -> bool:
-    """Whether a change is not refused."""
-    try:
-        change()
-    except RefusedError:
-        return False
-    return True
 
 
 class TestStore:

@@ -15,13 +15,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemon import RefusedError
-from tests.support.lab import SLEEPER, LabFactory, RunningLab, lab_directory, new_lab
+from tests.support.daemon import is_possible
+from tests.support.lab import LEASE, SLEEPER, LabFactory, RunningLab, lab_directory, new_lab
 
 __all__ = ["lab_directory", "new_lab"]
 
-LEASE = 15.0
-"""Seconds of a host's lease."""
 BUSY = 20.0
 """Seconds that a busy machine may need besides."""
 QUICK = 4.0
@@ -34,9 +32,7 @@ LIMITS = {"egress_rate": 1_000_000}
 def lab(new_lab: LabFactory) -> RunningLab:
     """Three hosts with the network ``blue``, and ``web`` on host 1, ``db`` and ``cache`` on host 2."""
     lab = new_lab(3)
-    lab.client(1).network("blue", "overlay")
-    lab.wait_until(lambda: all(lab.client(number).get("/networks", name="blue") for number in lab.hosts))
-    lab.containers = {1: lab.start_sleeper(1, "blue", "web"), 2: lab.start_sleeper(2, "blue", "db")}
+    lab.start_neighbours()
     lab.start_sleeper(2, "blue", "cache")
     lab.wait_until(lambda: {"web", "db", "cache"} <= endpoints(lab, 1).keys())
     return lab
@@ -66,15 +62,6 @@ def forwards(lab: RunningLab, number: int, endpoint: dict[str, Any]) -> set[str]
     macs = {line.split()[4] for line in neighbours if line.startswith(f"{address(endpoint)} ")}
     entries = [line.split() for line in lab.sh(number, "bridge", "fdb", "show").splitlines()]
     return {words[words.index("dst") + 1] for words in entries if words[0] in macs and "dst" in words}
-
-
-def is_possible(change: Callable[[], object]) -> bool:
-    """Whether a change is not refused."""
-    try:
-        change()
-    except RefusedError:
-        return False
-    return True
 
 
 def cut_off(lab: RunningLab) -> None:

@@ -14,13 +14,11 @@ from typing import Any
 import pytest
 
 from sandnet.lab.etcd_member import etcd_command
-from tests.support.daemon import RefusedError
-from tests.support.lab import SLEEPER, RunningLab, started_lab
+from tests.support.daemon import RefusedError, is_possible
+from tests.support.lab import LEASE, SLEEPER, RunningLab, started_lab
 
 SECONDS = 20.0
 """Until a change is seen on other hosts, or a new leader of etcd is there, on a busy machine."""
-LEASE = 15.0
-"""Seconds of a host's lease."""
 REFUSAL = 2.0
 """Seconds in which a change is refused."""
 QUOTA = 4 << 20
@@ -39,24 +37,12 @@ def common_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]
 def lab(common_lab: RunningLab) -> Iterator[RunningLab]:
     """Three hosts with the network ``blue``, on which ``web`` of host 1 and ``db`` of host 2 know each other."""
     lab = common_lab
-    lab.client(1).network("blue", "overlay")
-    lab.wait_until(lambda: all(lab.client(number).get("/networks", name="blue") for number in lab.hosts))
-    lab.containers = {1: lab.start_sleeper(1, "blue", "web"), 2: lab.start_sleeper(2, "blue", "db")}
-    lab.wait_until(lambda: lab.resolved(1, lab.containers[1], "db") and lab.resolved(2, lab.containers[2], "web"))
+    lab.start_neighbours()
     yield lab
     for number in lab.hosts:
         lab.run(number, "pkill", "-f", SLEEPER)
     lab.wait_until(lambda: is_possible(lab.client(1).clear), SECONDS)
     lab.wait_until(lambda: not any(lab.client(number).get("/networks", name="blue") for number in lab.hosts), SECONDS)
-
-
-def is_possible(change: Callable[[], object]) -> bool:
-    """Whether a change is not refused."""
-    try:
-        change()
-    except RefusedError:
-        return False
-    return True
 
 
 def refusal(change: Callable[[], object]) -> RefusedError:

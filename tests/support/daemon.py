@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -58,6 +58,15 @@ class RefusedError(AssertionError):
         self.body: JSON = response.json() if response.content else None
         reported = self.body.get("message", self.body.get("msg")) if isinstance(self.body, dict) else None
         self.message = str(reported or response.text)
+
+
+def is_possible(change: Callable[[], object]) -> bool:
+    """Whether a change is not refused."""
+    try:
+        change()
+    except RefusedError:
+        return False
+    return True
 
 
 class _Sockets(httpcore.SyncBackend):

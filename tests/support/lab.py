@@ -26,6 +26,8 @@ from tests.support.network_host import eventually, unavailable
 COMMAND_SECONDS = 60.0
 SLEEPER = "sleep 1234"
 """The command line of what only waits."""
+LEASE = 15.0
+"""Seconds of a host's lease: what a host without it had is free afterwards (docs/adr/0030)."""
 
 
 class RunningLab:
@@ -93,6 +95,15 @@ class RunningLab:
     def start_sleeper(self, number: int, network: str, name: str) -> str:
         """Run a process on a host that only waits, as an endpoint of that name; its container."""
         return self.sandnet(number, "run", "-d", "--net", network, "--name", name, "--", *SLEEPER.split()).strip()
+
+    def start_neighbours(self) -> None:
+        """Make the network ``blue``, with ``web`` on host 1 and ``db`` on host 2, until they know each other."""
+        self.client(1).network("blue", "overlay")
+        self.wait_until(lambda: all(self.client(number).get("/networks", name="blue") for number in self.hosts))
+        self.containers = {1: self.start_sleeper(1, "blue", "web"), 2: self.start_sleeper(2, "blue", "db")}
+        self.wait_until(
+            lambda: self.resolved(1, self.containers[1], "db") and self.resolved(2, self.containers[2], "web")
+        )
 
     def resolved(self, number: int, container: str, name: str) -> list[str]:
         """The addresses that a container on a host gets from its name server for a name."""
