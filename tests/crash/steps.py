@@ -49,7 +49,7 @@ READS: Final = frozenset({
     "VxlanPorts.find", "VxlanPorts.entries", "VxlanPorts.changed", "VxlanPorts.underlay", "VxlanPorts.path_mtu",
     "VxlanPorts.close",
     "SuppliedLinks.is_placed", "SandboxPool.take", "SandboxPool.status",
-    "Watcher.read", "Watcher.name", "Watcher.namespaces",
+    "Watcher.read", "Watcher.name", "Watcher.links_into",
     "Files.check", "Files.read", "Files.fingerprint",
     "Store.get", "Store.list", "Store.watch", "Store.close", "Store.problems", "Store.verify",
     "NameService.problem", "NameService.explain",
