@@ -217,7 +217,7 @@ class TestBadLuck:
 
     def test_member_that_is_stopped_starts_again(self, lab: RunningLab) -> None:
         lab.member(3, "stop")
-        lab.wait_until(lambda: lab.host(3).store in ("stopped", "killed"))
+        assert lab.host(3).store in ("stopped", "killed")
         lab.member(3, "start")
         lab.wait_until(lambda: lab.host(3).store == "follower")
 

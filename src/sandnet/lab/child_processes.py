@@ -13,7 +13,7 @@ from sandnet.errors import Error, Kind
 from sandnet.lab.entry import close_all, enter_namespaces, open_namespaces
 
 END_DEADLINE: Final = 10.0
-"""Seconds in which the kernel ends all processes of a host."""
+"""Seconds in which a process ends, or the kernel ends all of a host."""
 _STEP: Final = 0.002
 
 
@@ -48,8 +48,8 @@ class ProcessTable:
         if self.is_running(pid):
             os.kill(pid, number)
 
-    def kill_and_wait(self, pid: int) -> None:
-        """Kill a process and wait until it has ended.
+    def kill_and_wait(self, pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal that ends a process, and wait until it has ended.
 
         The first process of a host ends after all others there, once their parents have waited for them: this process
         is the parent of some (zap_pid_ns_processes of the kernel). So it waits for all of its children.
@@ -57,7 +57,7 @@ class ProcessTable:
         Raises:
             Error: ``UNAVAILABLE``, it has not ended in time.
         """
-        self.kill(pid)
+        self.kill(pid, number)
         deadline = time.monotonic() + END_DEADLINE
         while self.is_running(pid):
             if time.monotonic() > deadline:

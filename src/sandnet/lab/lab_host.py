@@ -176,9 +176,9 @@ class LabHost:
         self._processes.kill_and_wait(self.member)
 
     def stop_member(self) -> None:
-        """Stop the member of etcd (SIGTERM): a leader hands over before it ends."""
+        """Stop the member of etcd (SIGTERM), and wait until it has ended: a leader hands over first."""
         self._stopped.add(self.member)
-        self._processes.kill(self.member, signal.SIGTERM)
+        self._processes.kill_and_wait(self.member, signal.SIGTERM)
 
     # How it is.
 
