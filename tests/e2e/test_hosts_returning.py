@@ -114,6 +114,8 @@ class TestEndedLease:
             assert lab.containers[2] not in containers
             assert f"container {lab.containers[2]} loses its endpoint" in lab.log(2)
             assert lab.sh(2, "pgrep", "-fc", f"^{SLEEPER}").strip() == "2"
+        # A connection of before may take a while to carry on.
+        lab.wait_until(lambda: is_possible(lambda: lab.client(2).endpoint("blue", "back")), BUSY)
         lab.containers[2] = lab.start_sleeper(2, "blue", "new")
         lab.wait_until(lambda: pings(lab, 1, "new") and pings(lab, 2, "db"), BUSY)
 
