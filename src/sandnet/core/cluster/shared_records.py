@@ -186,9 +186,9 @@ class SharedRecords:
         try:
             await self._membership.transact([Put(key, value)], [Present(key, entry.revision)])
         except Error as failure:
-            if failure.kind is not Kind.UNAVAILABLE or not _loses_last_container(before, after):
-                raise  # a container's end waits for no store; the follower writes it later
-            _log.info("the end of the last container of %s is published later: %s", after.name, failure)
+            if failure.kind is not Kind.UNAVAILABLE or not _is_release(before, after):
+                raise  # a container's end waits for no store
+            _log.info("endpoint %s: other hosts do not know yet what it has lost: %s", after.name, failure)
 
     async def _create_endpoint(self, endpoint: Endpoint) -> None:
         key = endpoint_key(endpoint)
@@ -306,9 +306,11 @@ class SharedRecords:
         return Error(Kind.IN_USE, message, "delete its endpoints first", "network_in_use")
 
 
-def _loses_last_container(before: Endpoint | None, after: Endpoint) -> bool:
-    """Return whether a change is only that the last container of an endpoint has ended."""
-    return before is not None and after.orphaned and replace(before, orphaned=True) == after
+def _is_release(before: Endpoint | None, after: Endpoint) -> bool:
+    """Return whether a change is only that the last container of an endpoint has ended, or its ports are withdrawn."""
+    if before is None or before == after:  # a record that is only published again has to be, and is tried again
+        return False
+    return after in (replace(before, orphaned=True), replace(before, ports=(), direct_ports=()))
 
 
 def _ignore(keys: Iterable[str]) -> None:

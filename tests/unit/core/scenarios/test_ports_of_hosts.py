@@ -110,6 +110,14 @@ async def test_taken_port_is_reported_and_published_once_it_is_free(hosts: Hosts
     await until(lambda: not any(f"{PORT}" in problem for problem in two.controller.health().problems))
 
 
+async def test_port_is_withdrawn_while_the_store_is_away(hosts: Hosts) -> None:
+    one, _ = hosts
+    service = await shared_service(hosts)
+    one.shared.cut_off()
+    await one.controller.sandboxes.unpublish(service)
+    assert published(one) == []
+
+
 async def test_port_at_an_address_of_one_host_stays_there(hosts: Hosts) -> None:
     one, two = hosts
     await shared_service(hosts, host_ip=IPv4Address("127.0.0.1"))
