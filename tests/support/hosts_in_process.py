@@ -125,10 +125,10 @@ class HostInProcess:
         cluster.membership.check()
 
     def problem(self) -> str:
-        """Return the problem of the host's membership."""
+        """Return the problems of the host's membership, a line each."""
         cluster = self.controller._context.cluster
         assert cluster
-        return cluster.membership.problem()
+        return "\n".join(cluster.membership.problems())
 
     async def network(self, name: str = "net", **options: object) -> str:
         """Create a network of all hosts; return its id."""

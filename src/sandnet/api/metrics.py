@@ -6,6 +6,7 @@ The first request for them loads this module: the library takes longer than a st
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -13,7 +14,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from sandnet.core.cluster.node_list import StoreFigures
 from sandnet.core.controller import Controller, Health
+from sandnet.errors import Error
 
 _POOL_GAUGES: Final = {
     "ready": "Prepared sandboxes that wait to be handed out.",
@@ -63,6 +66,15 @@ class _Figures(Collector):
         yield _gauge("sandboxes", "Sandboxes.", counts.sandboxes)
         yield _gauge("attachments", "Attachments of sandboxes to endpoints.", counts.attachments)
         yield from _pool(health)
+        with suppress(Error):  # it shares no store with other hosts
+            yield from _shared_store(self._core.nodes.figures())
+
+
+def _shared_store(figures: StoreFigures) -> Iterator[Metric]:
+    yield _gauge("shared_store_silence_seconds", "Seconds since the shared store has answered last.", figures.silence)
+    yield _gauge("lease_seconds", "Seconds that this host's lease lasts at least; 0: it has none.", figures.lease)
+    hosts = {"alive": figures.alive, "away": figures.away}
+    yield _labelled("hosts", "Hosts of the shared store by the state of their lease.", "state", hosts)
 
 
 def _pool(health: Health) -> Iterator[Metric]:

@@ -17,25 +17,33 @@ from sandnet.stores.base import Put
 from sandnet.stores.etcd.etcd_store import EtcdStore
 from sandnet.stores.etcd.location import NO_CREDENTIALS, Credentials, EtcdLocation
 from tests.support.certificates import Authority
+from tests.support.conditions import until
 from tests.support.etcd import EtcdCluster, missing
 from tests.support.network_host import eventually
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 TOKEN_SECONDS = 2
+RENEWAL = 20.0
+"""Until a change of rights is found, and its first refusal of a token overcome."""
 
 
 def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def grant(cluster: EtcdCluster, user: str, right: str) -> None:
+def grant(cluster: EtcdCluster, user: str, right: str, token: str = "") -> None:
     """Make a user with a right on the prefix of the store; its password is its name."""
-    cluster.call("auth/user/add", {"name": user, "password": user})
-    cluster.call("auth/role/add", {"name": user})
+    cluster.call("auth/user/add", {"name": user, "password": user}, token=token)
+    cluster.call("auth/role/add", {"name": user}, token=token)
+    grant_right(cluster, user, right, token)
+    cluster.call("auth/user/grant", {"user": user, "role": user}, token=token)
+
+
+def grant_right(cluster: EtcdCluster, role: str, right: str, token: str = "") -> None:
+    """Give a role a right on the prefix of the store."""
     permission = {"permType": right, "key": encoded("/sandnet/"), "range_end": encoded("/sandnet0")}
-    cluster.call("auth/role/grant", {"name": user, "perm": permission})
-    cluster.call("auth/user/grant", {"user": user, "role": user})
+    cluster.call("auth/role/grant", {"name": role, "perm": permission}, token=token)
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +159,22 @@ async def test_user_without_the_right_to_write_reads_only(guarded: EtcdCluster, 
             await store.transact([Put("a", b"")])
 
         assert caught.value.code == "store_denied"
+
+
+async def test_missing_right_to_write_is_named_before_a_write(guarded: EtcdCluster, tmp_path: Path) -> None:
+    async with opened(as_user(guarded, tmp_path, "reader", "reader")) as store:
+        await anext(store.watch(""))
+        await until(lambda: any("readwrite" in problem for problem in store.problems()))
+
+
+async def test_problem_ends_when_the_right_to_write_is_given(guarded: EtcdCluster, tmp_path: Path) -> None:
+    token = guarded.call("auth/authenticate", {"name": "root", "password": "root"})["token"]
+    grant(guarded, "late", "READ", token)
+    async with opened(as_user(guarded, tmp_path, "late", "late")) as store:
+        await anext(store.watch(""))
+        await until(store.problems)
+        grant_right(guarded, "late", "READWRITE", token)
+        await until(lambda: not store.problems(), RENEWAL)
 
 
 async def test_user_is_not_needed_where_there_are_none(authority: Authority, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ UNAVAILABLE = 2
 def doctor(session: Session, fix: bool, as_json: bool) -> None:
     """Compare what the daemon has recorded with the kernel and the files, and report what differs.
 
-    The last lines name what this host lacks for a kind of network, and how to install it.
+    The last lines are the problems that health lists, as those of a store that hosts share, and what this host
+    lacks for a kind of network, with how to install it.
 
     Exit status: 0 when nothing differs or all of it is repaired, 1 when something differs, 2 when the daemon
     cannot be asked.
@@ -49,16 +50,16 @@ def doctor(session: Session, fix: bool, as_json: bool) -> None:
         output.raw(answer)
     else:
         output.block(drift_text(found, fix=fix))
-        for limit in _limits(session):
-            output.block(printable(limit))
+        for line in _health(session):
+            output.block(printable(line))
     if any(drift.done != REPAIRED for drift in found):
         raise click.exceptions.Exit(1)
 
 
-def _limits(session: Session) -> list[str]:
-    """Return what this host lacks, although nothing differs: nothing if the daemon does not report its state.
+def _health(session: Session) -> list[str]:
+    """Return what else is wrong, although nothing differs: nothing if the daemon does not report its state.
 
-    Why no sandboxes are prepared ahead of joins, and what networks of a driver cannot have.
+    The problems of health, as those of a store that hosts share, and what networks of a driver cannot have here.
     """
     from sandnet.errors import Error
 
@@ -67,8 +68,9 @@ def _limits(session: Session) -> list[str]:
     except Error:
         return []
     pool = health.prepared_sandboxes
+    pool_problem = pool.problem if pool else ""
     limited = [f"{driver.name}: {driver.reason}" for driver in health.drivers if driver.available and driver.reason]
-    return [*([pool.problem] if pool and pool.problem else []), *limited]
+    return [*filter(None, dict.fromkeys([*health.problems, pool_problem])), *limited]
 
 
 def drift_text(found: list[Drift], *, fix: bool) -> str:

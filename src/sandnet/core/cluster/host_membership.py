@@ -112,16 +112,30 @@ class HostMembership:
         """Whether the host is a member, so that it can send transactions."""
         return self._fence is not None
 
-    def problem(self) -> str:
-        """Return the problem of the membership, as a text for health; empty: there is none."""
-        if self._problem:
-            return self._problem
+    @property
+    def silence(self) -> float:
+        """Seconds since the store has answered last."""
+        return time.monotonic() - self._store.last_contact
+
+    @property
+    def lease_seconds(self) -> float:
+        """Seconds that the lease of this host lasts at least; 0: it has none."""
+        return max(0.0, self._remaining()) if self.number else 0.0
+
+    def problems(self) -> list[str]:
+        """Return the problems of the membership, as texts for health."""
+        found = [self._problem] if self._problem else []
         if self.joined and self.host.underlay is None:
-            return "this host has no address at which other hosts reach its sandboxes: set --underlay"
-        age = time.monotonic() - self._store.last_contact
-        if age > LEASE / 3 + 1:
-            return f"the shared store has not answered for {age:.0f} s; records of other hosts are as they were then"
-        return ""
+            found.append("this host has no address at which other hosts reach its sandboxes: set --underlay")
+        if (silence := self.silence) > LEASE / 3 + 1:
+            found.append(
+                f"the shared store has not answered for {silence:.0f} s; records of other hosts are as they were then"
+            )
+        if self._entered.is_set() and not self.lease_seconds:
+            found.append(
+                "the lease of this host has ended: other hosts do not count its containers until it is renewed"
+            )
+        return found
 
     def start(self, renewed: Callable[[], Awaitable[None]]) -> None:
         """Join, and keep the lease alive until :meth:`close`.

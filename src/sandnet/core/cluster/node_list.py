@@ -24,6 +24,18 @@ class NodeStatus(NamedTuple):
     endpoints: int
 
 
+class StoreFigures(NamedTuple):
+    """This host's membership in figures."""
+
+    silence: float
+    """Seconds since the shared store has answered last."""
+    lease: float
+    """Seconds that this host's lease lasts at least; 0: it has none."""
+    alive: int
+    """Hosts whose lease lasts."""
+    away: int
+
+
 class Nodes:
     """The hosts that the shared store knows."""
 
@@ -34,6 +46,11 @@ class Nodes:
         """Return all hosts, by name."""
         created = self._created()
         return [self._status(host, created) for host in self._view.hosts()]
+
+    def figures(self) -> StoreFigures:
+        """Return the figures of this host's membership."""
+        hosts = [self._view.alive(host.name) is not None for host in self._view.hosts()]
+        return StoreFigures(self._membership.silence, self._membership.lease_seconds, sum(hosts), hosts.count(False))
 
     def find(self, name: str) -> NodeStatus:
         """Return the host with that name.

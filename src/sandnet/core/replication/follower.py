@@ -66,8 +66,13 @@ class WatchFollower:
     @property
     def problems(self) -> list[str]:
         """What is not in line with the shared store, as texts for health."""
-        problem = self._membership.problem()
-        return [*([problem] if problem else []), *self._queue.problems]
+        return [*self.store_problems, *self._queue.problems]
+
+    @property
+    def store_problems(self) -> list[str]:
+        """What is wrong with the shared store, and with this host's membership, each once."""
+        found = [*self._membership.problems(), *self._store.problems()]
+        return [each for each in dict.fromkeys(found) if not any(each != other and each in other for other in found)]
 
     async def connect(self) -> None:
         """Join the other hosts and read what they have. Without an answer, go on with what is known of them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Final, TypeVar
 
@@ -87,6 +87,11 @@ class EtcdClient:
         self._revision = 0
         self._token = ""
         self._renewing = asyncio.Lock()
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """All members that the location names."""
+        return self._members
 
     @property
     def member(self) -> Member:

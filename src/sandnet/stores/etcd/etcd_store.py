@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from sandnet.errors import Error
-from sandnet.stores.base import Change, Changed, Entry, Repaired, Snapshot
+from sandnet.stores.base import Change, Changed, Delete, Entry, Repaired, Snapshot
 from sandnet.stores.etcd import gateway
 from sandnet.stores.etcd.etcd_client import Effect, EtcdClient, StatusRefused
 from sandnet.stores.etcd.feed import Feed
 from sandnet.stores.etcd.gateway import LeaseAnswer, RangeAnswer, TxnAnswer
 from sandnet.stores.etcd.location import EtcdLocation
+from sandnet.stores.etcd.member_checks import MemberChecks
 from sandnet.stores.etcd.statuses import Meaning
 from sandnet.stores.shared import (
     DEADLINE,
@@ -22,6 +24,7 @@ from sandnet.stores.shared import (
     Condition,
     ConditionFailed,
     LeaseEnded,
+    Present,
     check_transaction,
     conflict,
     expectations,
@@ -34,6 +37,8 @@ PAGE: Final = 1000
 """Entries of one read of a range."""
 _SNAPSHOT_ATTEMPTS: Final = 5
 """How often a snapshot is begun again because its revision was compacted while it was read."""
+_NO_KEY: Final = "none"
+"""A key that no one writes."""
 _SNAPSHOT_DELAY: Final = 0.5
 """Upper limit of the seconds until a watch attempts its snapshot again."""
 
@@ -52,6 +57,7 @@ class EtcdStore:
         self._watchers = Watchers(backlog)
         self._client = EtcdClient(location, deadline, self._restored)
         self._feed = Feed(self._client, self._prefix, self._watchers)
+        self._checks = MemberChecks(self._client, self._try_to_write)
         self._writes: set[asyncio.Task[int]] = set()
         self._closed = False
 
@@ -78,6 +84,7 @@ class EtcdStore:
 
     def watch(self, prefix: str) -> AsyncGenerator[Snapshot | Changed, None]:
         """See ``SharedStore``."""
+        self._checks.start()
         return self._watchers.watch(prefix, self._watched_snapshot)
 
     async def transact(
@@ -124,7 +131,11 @@ class EtcdStore:
         """See ``SharedStore.grant``."""
         self._check_open()
         body = gateway.grant_request(ttl)
-        answer = await self._query(gateway.GRANT, body, LeaseAnswer, Effect.REPEATABLE, deadline)
+        try:
+            answer = await self._query(gateway.GRANT, body, LeaseAnswer, Effect.REPEATABLE, deadline)
+        except Error as failure:
+            self._checks.note_refusal(failure)
+            raise
         return answer.ID
 
     async def keep_alive(self, lease: int, *, deadline: float | None = None) -> float:
@@ -147,8 +158,9 @@ class EtcdStore:
                 raise refused.error from None
 
     def problems(self) -> Sequence[str]:
-        """See ``Store.problems``: why the last request failed, and why nothing is watched."""
-        return [problem for problem in (self._client.problem, self._feed.problem) if problem]
+        """See ``Store.problems``: why the last request failed, why nothing is watched, and what members report."""
+        found = self._client.problem, self._feed.problem, *self._checks.problems
+        return [problem for problem in found if problem]
 
     async def verify(self) -> Sequence[Repaired]:
         """See ``Store.verify``: the cluster takes care of its own data."""
@@ -160,6 +172,7 @@ class EtcdStore:
         if self._writes:
             await asyncio.wait(self._writes)
         self._watchers.close()
+        await self._checks.close()
         await self._feed.close()
         self._client.close()
 
@@ -178,6 +191,9 @@ class EtcdStore:
             if refused.meaning is not Meaning.LEASE_ENDED:
                 raise refused.error from None
             raise LeaseEnded(next(iter(leases.values()))) from None
+        except Error as failure:
+            self._checks.note_refusal(failure)
+            raise
         if not answer.succeeded:
             raise ConditionFailed(answer.header.revision, answer.found(self._prefix))
         return answer.header.revision
@@ -227,6 +243,15 @@ class EtcdStore:
             return await self._client.query(path, body, kind, effect, deadline)
         except StatusRefused as refused:
             raise refused.error from None
+
+    async def _try_to_write(self) -> None:
+        """Send a transaction that is never applied: etcd looks for the right to write before it compares.
+
+        Raises:
+            Error: code ``store_denied``: the right is missing.
+        """
+        with suppress(ConditionFailed):
+            await self.transact([Delete(_NO_KEY)], [Present(_NO_KEY)])
 
     def _restored(self) -> None:
         self._feed.restart()

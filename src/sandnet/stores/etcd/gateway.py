@@ -23,6 +23,7 @@ KEEP_ALIVE: Final = "/v3/lease/keepalive"
 REVOKE: Final = "/v3/lease/revoke"
 WATCH: Final = "/v3/watch"
 AUTHENTICATE: Final = "/v3/auth/authenticate"
+STATUS: Final = "/v3/maintenance/status"
 
 # -- requests ---------------------------------------------------------------------------------------------------------
 
@@ -236,6 +237,13 @@ class TokenAnswer(msgspec.Struct):
     token: str
 
 
+class MemberStatus(msgspec.Struct):
+    """How a member is. Its header is left out: the revision in it is the member's own, which may be behind."""
+
+    errors: list[str] = []
+    """Alarms of the cluster, and what else is wrong with the member."""
+
+
 class _Event(msgspec.Struct):
     kv: KeyValue
     type: str = "PUT"
@@ -299,7 +307,7 @@ def _entry(kv: KeyValue, skip: int) -> Entry:
 
 _DECODERS: Final[Mapping[type, msgspec.json.Decoder[Any]]] = {
     kind: msgspec.json.Decoder(kind, strict=False)
-    for kind in (RangeAnswer, TxnAnswer, LeaseAnswer, TokenAnswer, WatchAnswer, Status, StreamAnswer)
+    for kind in (RangeAnswer, TxnAnswer, LeaseAnswer, TokenAnswer, MemberStatus, WatchAnswer, Status, StreamAnswer)
 }
 
 

@@ -109,3 +109,16 @@ async def test_exited_container_is_removed(hosts: Hosts, away: bool) -> None:
     seen = two.controller._context.records
     await until(lambda: (found := seen.endpoint(endpoint.id)) is not None and found.orphaned)
     await until(lambda: two.elsewhere(endpoint.id) == [])
+
+
+async def test_silent_store_and_ended_lease_are_in_health(hosts: Hosts) -> None:
+    one, two = hosts
+    assert not one.controller.health().problems
+    one.shared.cut_off()
+    await until(lambda: any("has not answered" in problem for problem in one.controller.health().problems))
+    await until(lambda: any("the lease of this host has ended" in each for each in one.controller.health().problems))
+    await until(lambda: two.controller.nodes.figures().away == 1)
+    assert one.controller.nodes.figures().lease == 0
+    one.shared.reconnect()
+    await until(lambda: not one.controller.health().problems)
+    assert one.controller.nodes.figures().lease > 0
