@@ -8,7 +8,7 @@ RUNTIME_PACKAGES := $(RUN_PACKAGES) scripts/debian-packages-runtimes.txt
 DEB_PACKAGES := scripts/debian-packages-deb.txt
 TEST_PACKAGES := $(RUN_PACKAGES) scripts/debian-packages-test.txt scripts/debian-packages-e2e.txt
 LINTED := src tests docs $(wildcard bench) scripts/demo scripts/demo-backend scripts/demo-runtimes scripts/demonstration.py \
-	scripts/man-pages hatch_build.py
+	scripts/man-pages hatch_build.py native/sandnet-cni.py
 SUITES ?= bookworm trixie
 export PYTHON
 # Tests wait for half of their time: two at once for each processor. The longest take a minute, so none waits behind it.
@@ -112,6 +112,7 @@ man: $(VENV)/.installed-dev ## Write the man pages into build/man
 	@$(BIN)/python scripts/man-pages build/man
 
 wheel: man ## Build dist/sandnet-*.whl
+	@rm -f dist/sandnet-*.whl
 	@$(BIN)/python -m build --wheel --no-isolation
 
 deb: ## Build dist/sandnet_*.deb for this machine's release of Debian or Ubuntu
@@ -124,7 +125,7 @@ clean: ## Remove .venv and everything that was built
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps make a second call quick: pip runs again only when pyproject.toml changed.
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml hatch_build.py $(wildcard native/*)
 	@scripts/check-python $(PYTHON)
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .

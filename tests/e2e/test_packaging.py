@@ -8,7 +8,7 @@ import sys
 import sysconfig
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -22,8 +22,8 @@ UNITS = ("sandnet.service", "sandnet.socket", "sandnet-plugin.socket")
 pytestmark = pytest.mark.timeout(240)
 
 
-def run(*command: str | Path) -> str:
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+def run(*command: str | Path, env: Mapping[str, str] | None = None) -> str:
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY, env=env)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr
 
@@ -36,6 +36,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(REPOSITORY / name, source)
     run(sys.executable, REPOSITORY / "scripts" / "man-pages", source / "build" / "man")
     shutil.copytree(REPOSITORY / "packaging", source / "packaging")
+    shutil.copytree(REPOSITORY / "native", source / "native")
     shutil.copytree(REPOSITORY / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__"))
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", source / "dist", source)
     (built,) = (source / "dist").glob("sandnet-*.whl")
@@ -85,6 +86,30 @@ def test_installed_wheel_provides_a_man_page_for_each_command(installed: Path) -
     assert "\b" not in "".join(pages.values())
     assert "network" in pages["sandnet"]
     assert "--fix" in pages["sandnet-doctor"].replace("\\", "")
+
+
+def test_wheel_has_the_native_cni_plugin_where_a_compiler_is(wheel: Path, installed: Path) -> None:
+    plugin = installed / "sandnet-cni"
+    if shutil.which("cc") is None:
+        pytest.skip("there is no C compiler")
+    assert wheel.stem.endswith(f"py3-none-{sysconfig.get_platform().replace('-', '_')}")
+    assert plugin.read_bytes().startswith(b"\x7fELF")
+    assert "supportedVersions" in run(plugin, env={"CNI_COMMAND": "VERSION"})
+
+
+def test_wheel_without_a_compiler_has_the_plugin_in_python(wheel: Path, tmp_path: Path) -> None:
+    """It is built from the source of the other wheel, and runs on any machine."""
+    source = wheel.parents[1]
+    build = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, source)
+    run(*build, env={"PATH": "/nonexistent", "HOME": str(tmp_path)})
+    (built,) = tmp_path.glob("sandnet-*.whl")
+    assert built.stem.endswith("py3-none-any")
+    (script,) = (name for name in zipfile.ZipFile(built).namelist() if name.endswith("/scripts/sandnet-cni"))
+    text = zipfile.ZipFile(built).read(script)
+    assert text.startswith(b"#!python")  # pip writes the interpreter's path there
+    program = tmp_path / "sandnet-cni"
+    program.write_bytes(text)
+    assert "supportedVersions" in run(sys.executable, program, env={"CNI_COMMAND": "VERSION"})
 
 
 def test_wheel_holds_only_the_program_and_its_license(wheel: Path) -> None:

@@ -1,7 +1,8 @@
 """The CNI plugin: a program that hands each call to the daemon, and prints the answer.
 
 A runtime starts it once for each container and interface, so its start is most of its cost. It imports next to nothing,
-and the daemon does all the work in one request.
+and the daemon does all the work in one request. Where a C compiler was found at the installation, ``sandnet-cni`` is
+``native/sandnet-cni.c``, which does the same without an interpreter and hands to this one what fails.
 """
 
 from __future__ import annotations
@@ -18,6 +19,14 @@ INPUT_TIMEOUT = 10.0
 """Seconds that the runtime may take to write the whole configuration."""
 TRY_AGAIN, NOT_AVAILABLE, INVALID_ENVIRONMENT, IO_FAILURE, UNREADABLE, OTHER = 11, 50, 4, 5, 6, 100
 """Codes of the specification, and the first one that is the plugin's own."""
+FAILURES = {
+    "input-late": (IO_FAILURE, f"the network configuration did not arrive within {INPUT_TIMEOUT:g} s"),
+    "input-unreadable": (IO_FAILURE, "cannot read the network configuration"),
+    "input-large": (UNREADABLE, f"the network configuration is larger than {MAX_INPUT} bytes"),
+    "answer-late": (TRY_AGAIN, "the daemon did not answer in time"),
+    "answer-broken": (TRY_AGAIN, "the daemon broke off without an answer; the call can be repeated"),
+}
+"""Codes and messages, by the names that ``native/sandnet-cni.c`` has for failures."""
 
 
 class PluginError(Exception):
@@ -31,11 +40,13 @@ class PluginError(Exception):
 
 
 def main() -> None:
-    """Entry point of ``sandnet-cni``: run the command of the environment; exit with 1 after an error."""
+    """Entry point of ``sandnet-cni-python``: run the command of the environment; exit with 1 after an error."""
     command = os.environ.get("CNI_COMMAND", "")
     configuration = b""
     try:
         configuration = read_input()
+        if sys.argv[1:]:
+            raise failure_of(sys.argv[1], command)
         failed, output = run(command, configuration)
     except PluginError as failure:
         from sandnet.cni.replies import error
@@ -76,13 +87,28 @@ def run(command: str, configuration: bytes) -> tuple[bool, bytes]:
     try:
         status, is_cni, body = exchange(socket_path(configuration), f"/cni/{command.lower()}?{query}", configuration)
     except DaemonAwayError as failure:
-        code = NOT_AVAILABLE if command == "STATUS" else TRY_AGAIN
-        raise PluginError(code, str(failure), "is the daemon running? see: systemctl status sandnet") from None
+        raise _away(command, str(failure)) from None
     if is_cni:
         return status != 200, body
     from sandnet.cni.replies import reason
 
     raise PluginError(TRY_AGAIN if status in (429, 503) else OTHER, f"the daemon answered {status}", reason(body))
+
+
+def failure_of(name: str, command: str) -> PluginError:
+    """Return the error for a failure of the native plugin.
+
+    Args:
+        name: a key of :data:`FAILURES`.
+        command: the value of ``CNI_COMMAND``.
+    """
+    code, message = FAILURES.get(name, (OTHER, f"the plugin failed: {name[:40]}"))
+    return _away(command, message) if code == TRY_AGAIN else PluginError(code, message)
+
+
+def _away(command: str, message: str) -> PluginError:
+    code = NOT_AVAILABLE if command == "STATUS" else TRY_AGAIN
+    return PluginError(code, message, "is the daemon running? see: systemctl status sandnet")
 
 
 def read_input() -> bytes:
@@ -99,15 +125,15 @@ def read_input() -> bytes:
     found = bytearray()
     while len(found) <= MAX_INPUT:
         if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            raise PluginError(IO_FAILURE, f"the network configuration did not arrive within {INPUT_TIMEOUT:g} s")
+            raise PluginError(*FAILURES["input-late"])
         try:
             some = os.read(0, MAX_INPUT)
-        except OSError as failure:
-            raise PluginError(IO_FAILURE, f"cannot read the network configuration: {failure.strerror}") from None
+        except OSError:
+            raise PluginError(*FAILURES["input-unreadable"]) from None
         if not some:
             return bytes(found)
         found += some
-    raise PluginError(UNREADABLE, f"the network configuration is larger than {MAX_INPUT} bytes")
+    raise PluginError(*FAILURES["input-large"])
 
 
 def socket_path(configuration: bytes) -> str:
