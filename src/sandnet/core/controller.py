@@ -316,7 +316,7 @@ class Controller:
             NetworkReplicas(records, cluster.view, context.drivers, locks, self.removal),
             EndpointReplicas(records, cluster, locks, leases, naming, files, self.removal, self.endpoint_updates),
             AttachmentReplicas(records, cluster, peers, locks, leases, naming, self.sandboxes, self.backends),
-            PortReplicas(records, cluster, self.sandboxes, self.backends),
+            PortReplicas(records, cluster, locks, self.sandboxes, self.backends),
             peers,
         )
 

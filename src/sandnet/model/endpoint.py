@@ -69,6 +69,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Ports bound on the host, held from create to delete."""
     direct_ports: tuple[DirectPort, ...] = ()
     """Ports that other hosts and networks reach at its own address."""
+    ports_withdrawn: bool = False
+    """Whether its ports were withdrawn on this host, which created it, and other hosts may not know that yet."""
     labels: dict[str, str] = {}
     aliases: tuple[str, ...] = ()
     """Further names of it on its network."""

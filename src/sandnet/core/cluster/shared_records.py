@@ -74,8 +74,7 @@ class SharedRecords:
         try:
             await self._write(transitions)
         except ConditionFailed as refused:
-            message = "another host changed the same at this instant"
-            raise Error(Kind.UNAVAILABLE, message, "repeat the request", CHANGED_ELSEWHERE) from refused
+            raise _changed_elsewhere() from refused
 
     async def _write(self, transitions: Sequence[Transition]) -> None:
         for each in transitions:
@@ -189,6 +188,21 @@ class SharedRecords:
             if failure.kind is not Kind.UNAVAILABLE or not _is_release(before, after):
                 raise  # a container's end waits for no store
             _log.info("endpoint %s: other hosts do not know yet what it has lost: %s", after.name, failure)
+
+    async def withdraw_ports(self, endpoint_id: str) -> None:
+        """Let no host publish the ports of an endpoint any more; without any, nothing is written.
+
+        Raises:
+            Error: ``UNAVAILABLE``.
+        """
+        known, entry = self._view.endpoint(endpoint_id), self._view.endpoint_entry(endpoint_id)
+        if known and entry and known.ports:
+            try:
+                await self._membership.transact(
+                    [Put(entry.key, encode(replace(known, ports=())))], [Present(entry.key, entry.revision)]
+                )
+            except ConditionFailed as refused:
+                raise _changed_elsewhere() from refused
 
     async def _create_endpoint(self, endpoint: Endpoint) -> None:
         key = endpoint_key(endpoint)
@@ -306,11 +320,17 @@ class SharedRecords:
         return Error(Kind.IN_USE, message, "delete its endpoints first", "network_in_use")
 
 
+def _changed_elsewhere() -> Error:
+    message = "another host changed the same at this instant"
+    return Error(Kind.UNAVAILABLE, message, "repeat the request", CHANGED_ELSEWHERE)
+
+
 def _is_release(before: Endpoint | None, after: Endpoint) -> bool:
     """Return whether a change is only that the last container of an endpoint has ended, or its ports are withdrawn."""
     if before is None or before == after:  # a record that is only published again has to be, and is tried again
         return False
-    return after in (replace(before, orphaned=True), replace(before, ports=(), direct_ports=()))
+    withdrawn = replace(before, ports=(), direct_ports=(), ports_withdrawn=after.ports_withdrawn)
+    return after in (replace(before, orphaned=True), withdrawn)
 
 
 def _ignore(keys: Iterable[str]) -> None:

@@ -202,7 +202,7 @@ def shared_endpoint(endpoint: Endpoint, host: str, number: int) -> SharedEndpoin
         number: the number of that host's lease.
     """
     owned = endpoint.owner != "" or endpoint.process is not None
-    known = replace(endpoint, phase=Phase.READY, sequence=0, ports=(), process=None)
+    known = replace(endpoint, phase=Phase.READY, sequence=0, ports=(), ports_withdrawn=False, process=None)
     return SharedEndpoint(endpoint=known, host=host, number=number if owned else 0, ports=endpoint.ports)
 
 

@@ -251,13 +251,15 @@ class Endpoints:
             raise self._with_holder(
                 failure, EndpointSpec(name=endpoint.name, port_mapping=tuple(mappings))
             ) from failure
-        published = replace(endpoint, ports=ports, direct_ports=direct_ports(network, mappings))
+        direct = direct_ports(network, mappings)
+        published = replace(endpoint, ports=ports, direct_ports=direct, ports_withdrawn=False)
         try:
             await self._records.commit(put=[published])
             if isinstance(driver, PortPublisher):
                 await driver.publish(network, published)
         except BaseException:
-            await roll_back(f"publication of {endpoint.name}", self.unpublish(network, published))
+            before = replace(published, ports_withdrawn=endpoint.ports_withdrawn)
+            await roll_back(f"publication of {endpoint.name}", self.unpublish(network, before))
             raise
 
     async def unpublish(self, network: Network, endpoint: Endpoint) -> None:

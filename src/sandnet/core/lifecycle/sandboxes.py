@@ -117,6 +117,7 @@ class Sandboxes:
     async def _publish(self, endpoint_id: str, mappings: Sequence[PortMapping]) -> None:
         async with self._context.locks.hold(f"endpoint/{endpoint_id}"):
             network, endpoint = self._usable(endpoint_id)
+            endpoint = replace(endpoint, ports_withdrawn=True)  # until they are published, and when that fails
             if mappings and not endpoint.is_published:
                 await self._endpoints.publish(network, endpoint, mappings)
             elif endpoint.is_published and not mappings:

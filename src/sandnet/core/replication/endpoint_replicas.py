@@ -110,6 +110,7 @@ class EndpointReplicas:
         if local.phase is not Phase.READY:
             return local
         after = replace(shared.endpoint, sequence=local.sequence, ports=local.ports, process=local.process)
+        after = replace(after, ports_withdrawn=local.ports_withdrawn)
         after = replace(after, orphaned=local.orphaned) if own else replace(after, owner="")
         if after != local:  # also on the host that created it: its own state may be an earlier one
             await self._records.commit(put=[after], shared=False)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from sandnet.core.cluster.shared_values import SharedEndpoint
 from sandnet.core.lifecycle.backends import Backends
 from sandnet.core.lifecycle.sandboxes import Sandboxes
 from sandnet.core.runtime.context import Cluster
+from sandnet.core.runtime.locks import Locks
 from sandnet.core.state.records import Records
 from sandnet.model import BoundPort, Phase
 from sandnet.model.ports import ANY4, ANY6
@@ -17,9 +20,11 @@ class PortReplicas:
     What comes to a host reaches its own containers only, so a host without any publishes nothing.
     """
 
-    def __init__(self, records: Records, cluster: Cluster, sandboxes: Sandboxes, backends: Backends) -> None:
-        self._records, self._sandboxes, self._backends = records, sandboxes, backends
-        self._view, self._membership = cluster.view, cluster.membership
+    def __init__(
+        self, records: Records, cluster: Cluster, locks: Locks, sandboxes: Sandboxes, backends: Backends
+    ) -> None:
+        self._records, self._locks, self._sandboxes, self._backends = records, locks, sandboxes, backends
+        _, self._view, self._membership, self._shared = cluster
 
     async def sync(self, endpoint_id: str) -> None:
         """Bring the published ports of an endpoint into line.
@@ -31,10 +36,21 @@ class PortReplicas:
         if shared is None or endpoint is None or endpoint.phase is not Phase.READY:
             return
         is_own = shared.host == self._membership.name
+        if is_own and endpoint.ports_withdrawn:
+            await self._withdraw(endpoint_id)
+            return
         ports = shared.ports if is_own else self._shared_ports(shared)
         if endpoint.ports != ports and not (is_own and endpoint.ports):
             await self._sandboxes.replace_ports(endpoint_id, ports)
             await self._spread(endpoint_id)
+
+    async def _withdraw(self, endpoint_id: str) -> None:
+        """Let the other hosts know that the ports were withdrawn: the store may have been away then."""
+        async with self._locks.hold(f"endpoint/{endpoint_id}"):
+            endpoint = self._records.endpoint(endpoint_id)
+            if endpoint and endpoint.phase is Phase.READY and endpoint.ports_withdrawn:
+                await self._shared.withdraw_ports(endpoint_id)
+                await self._records.commit(put=[replace(endpoint, ports_withdrawn=False)], shared=False)
 
     async def _spread(self, endpoint_id: str) -> None:
         """Spread flows that come through the ports over this host's containers."""

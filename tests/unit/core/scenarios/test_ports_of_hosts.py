@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sandnet.errors import Error
 from sandnet.model.interfaces.bandwidth import Bandwidth
 from sandnet.model.ports import ANY4
 from tests.support.conditions import until
@@ -34,12 +35,11 @@ async def shared_service(hosts: Hosts, host_ip: IPv4Address | None = None) -> st
 
 
 def published(host: HostInProcess) -> list[int]:
-    """The host ports that a host publishes, which it also holds."""
+    """The host ports that a host publishes, which it also holds; -1: these differ, as in the middle of a change."""
     bound = sorted(port for _, _, port in host.kernel.host.held)
-    assert bound == sorted(
-        port.host_port for each in host.controller._context.records.endpoints() for port in each.ports
-    )
-    return bound
+    records = host.controller._context.records
+    recorded = sorted(port.host_port for each in records.endpoints() for port in each.ports)
+    return bound if bound == recorded else [-1]
 
 
 async def test_port_is_published_where_a_container_is(hosts: Hosts) -> None:
@@ -110,12 +110,106 @@ async def test_taken_port_is_reported_and_published_once_it_is_free(hosts: Hosts
     await until(lambda: not any(f"{PORT}" in problem for problem in two.controller.health().problems))
 
 
-async def test_port_is_withdrawn_while_the_store_is_away(hosts: Hosts) -> None:
-    one, _ = hosts
-    service = await shared_service(hosts)
+class TestWithdrawnWhileTheStoreIsAway:
+    """Host 1 withdraws the port while it does not reach the store; host 2 publishes it for its container."""
+
+    @pytest.fixture
+    async def service(self, hosts: Hosts) -> str:
+        one, two = hosts
+        service = await shared_service(hosts)
+        await two.join("c2", "web", many=True)
+        await until(lambda: published(two) == [PORT])
+        one.shared.cut_off()
+        await one.controller.sandboxes.unpublish(service)
+        assert published(one) == []
+        return service
+
+    async def back(self, one: HostInProcess) -> None:
+        one.shared.reconnect()
+        await until(lambda: one.joined)
+        await one.audit()
+        await one.in_line()
+
+    async def test_it_is_withdrawn_on_all_hosts_afterwards(self, hosts: Hosts, service: str) -> None:
+        one, two = hosts
+        await self.back(one)
+        await until(lambda: published(two) == [])
+        assert published(one) == []
+        assert not one.controller.health().problems
+
+    async def test_it_stays_withdrawn_over_a_restart(self, hosts: Hosts, service: str) -> None:
+        one, two = hosts
+        await one.stop()
+        one.kernel.host.held.clear()
+        await one.start(connected=False)
+        assert published(one) == []
+        await self.back(one)
+        await until(lambda: published(two) == [])
+        assert published(one) == []
+
+    async def test_another_program_has_it_meanwhile(self, hosts: Hosts, service: str) -> None:
+        one, two = hosts
+        one.kernel.host.foreign.add((6, ANY4, PORT))
+        await self.back(one)
+        await until(lambda: published(two) == [])
+        assert not one.controller.health().problems
+
+    async def test_its_endpoint_is_deleted_meanwhile(self, hosts: Hosts, service: str) -> None:
+        one, two = hosts
+        await two.leave("c2", "web")
+        await two.controller.removal.endpoint("net", "web")
+        await self.back(one)
+        await until(lambda: one.names() == [])
+        assert (published(one), published(two)) == ([], [])
+
+    async def test_it_is_published_again_meanwhile(self, hosts: Hosts, service: str) -> None:
+        """That is refused, leaves nothing, and does not undo the withdrawal; afterwards it is possible."""
+        one, two = hosts
+        with pytest.raises(Error) as refused:
+            await one.controller.sandboxes.publish(service, [mapping(PORT + 1)])
+        assert refused.value.code == "store_unavailable"
+        assert published(one) == []
+        await self.back(one)
+        await until(lambda: published(two) == [])
+        assert published(one) == []
+        await one.controller.sandboxes.publish(service, [mapping(PORT + 1)])
+        await until(lambda: published(two) == [PORT + 1])
+        assert published(one) == [PORT + 1]
+
+    async def test_host_loses_its_state_meanwhile(self, hosts: Hosts, service: str) -> None:
+        """Nothing knows of the withdrawal any more: the store's record holds."""
+        one, two = hosts
+        await one.stop()
+        one.lose_state()
+        await one.start()
+        await until(lambda: published(one) == [PORT])
+        assert published(two) == [PORT]
+
+
+async def test_port_of_a_lost_endpoint_is_free_while_the_store_is_away(hosts: Hosts) -> None:
+    """It was deleted on the other host while this one was cut off, and another program waits for its port."""
+    one, two = hosts
+    await shared_service(hosts)
     one.shared.cut_off()
-    await one.controller.sandboxes.unpublish(service)
-    assert published(one) == []
+    await two.controller.removal.endpoint("net", "web")
+    assert published(one) == [PORT]
+    one.shared.reconnect()
+    await until(lambda: published(one) == [])
+
+
+async def test_port_taken_while_daemon_and_store_are_away_is_reported(hosts: Hosts) -> None:
+    one, _ = hosts
+    await shared_service(hosts)
+    await one.stop()
+    one.kernel.host.held.clear()
+    one.kernel.host.foreign.add((6, ANY4, PORT))
+    await one.start(connected=False)
+    assert any(f"{PORT}" in problem for problem in one.controller.health().problems)
+    one.shared.reconnect()
+    await until(lambda: one.joined)
+    one.kernel.host.foreign.clear()
+    await until(lambda: not one.controller.health().problems)
+    assert published(one) == [PORT]
 
 
 async def test_port_at_an_address_of_one_host_stays_there(hosts: Hosts) -> None:
