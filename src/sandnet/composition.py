@@ -179,7 +179,7 @@ def socket_opener(sandbox_dir: str, host_listen: tuple[str, int] | None) -> Open
         if lack.container_id == HOST:
             return OpenedSockets(0, _listen_on_host(host_listen))
         if at is not None:
-            return OpenedSockets(0, _listen_on_host((str(at), name_server.PORT)))
+            return OpenedSockets(0, _listen_on_host((str(at), name_server.PORT), is_assigned=False))
         if not key.startswith(root) or ".." in key.split("/"):
             raise not_found("namespace", key, f"only those below {root} are served")
         address = name_server.SECOND_ADDRESS if beside_another else name_server.ADDRESS
@@ -199,12 +199,14 @@ def _query_sockets(key: str, inode: int, lack: Lack) -> tuple[socket.socket, ...
         return ()
 
 
-def _listen_on_host(host_listen: tuple[str, int] | None) -> tuple[socket.socket, socket.socket]:
+def _listen_on_host(
+    host_listen: tuple[str, int] | None, *, is_assigned: bool = True
+) -> tuple[socket.socket, socket.socket]:
     if host_listen is None:
         raise invalid("no address is configured at which the host may ask", code="invalid_configuration")
     address, port = host_listen
     try:
-        return open_sockets(ip_address(address), port)
+        return open_sockets(ip_address(address), port, is_assigned=is_assigned)
     except OSError as failure:
         raise Error(Kind.UNAVAILABLE, f"cannot listen at {address} port {port}: {failure.strerror}") from failure
 

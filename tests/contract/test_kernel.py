@@ -679,6 +679,18 @@ def test_parameter_name_that_leads_elsewhere_is_invalid(case: KernelCase, name: 
 # Host.
 
 
+@pytest.mark.parametrize("text", ["fd00:77::/64", "10.77.0.0/16"])
+def test_local_prefix_is_added_once_and_removed(case: KernelCase, text: str) -> None:
+    host, prefix = case.kernel.host, ip_network(text)
+    assert not host.is_local_prefix(prefix)
+    for _ in range(2):
+        host.add_local_prefix(prefix)
+        assert host.is_local_prefix(prefix)
+    for _ in range(2):
+        host.remove_local_prefix(prefix)
+        assert not host.is_local_prefix(prefix)
+
+
 def test_occupied_has_addresses_and_routes_except_ignored_links(case: KernelCase) -> None:
     case.add_link("other0", "10.5.0.1/24")
     case.add_route("10.6.0.0/16", "other0")

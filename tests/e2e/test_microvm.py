@@ -17,9 +17,11 @@ OWNER = 1
 BOOT = 120.0
 """Seconds that a guest may take to serve (it takes about ten, without the help of the processor)."""
 ADDRESS, NEIGHBOUR, FORGED = "10.9.0.2", "10.9.0.3", "10.9.0.77"
+ADDRESS6, GATEWAY6 = "fd00:9::242:a09:2", "fd00:9::1"
 PAGES = {
     "answers": f"ping -c 1 -W 5 {NEIGHBOUR} > /dev/null && echo yes",
     "resolves": "nslookup web",
+    "resolves6": f"ip address add {ADDRESS6}/64 dev eth0; nslookup web.front {GATEWAY6}",
     "forges": f"ip address add {FORGED}/24 dev eth0; ping -c1 -W2 -I {FORGED} {NEIGHBOUR} > /dev/null; echo status $?",
 }
 
@@ -29,7 +31,7 @@ def guest(fresh_daemon: RunningDaemon, tmp_path: Path) -> Iterator[Guest]:
     """A guest that boots, as a service with a published port."""
     daemon = fresh_daemon
     daemon.start()
-    daemon.api.network("front", subnet="10.9.0.0/24")
+    daemon.api.network("front", subnet="10.9.0.0/24", subnet_ipv6="fd00:9::/64")
     daemon.cli("service", "publish", "-p", "8080:80", "vm.front")
     daemon.cli("service", "attach", "--type", "tap", "--owner", str(OWNER), "--hostname", "box", "vm-1", "vm.front")
     arguments, kernel = (daemon.cli("sandbox", "taps", "--format", style, "vm-1") for style in ("qemu", "kernel"))
@@ -70,6 +72,8 @@ def test_a_guest_is_reached_resolved_published_and_guarded(fresh_daemon: Running
     eventually(lambda: fetched(daemon, f"http://{ADDRESS}/cgi-bin/answers") == "yes")
 
     eventually(lambda: NEIGHBOUR in fetched(daemon, f"http://{ADDRESS}/cgi-bin/resolves"))
+    assert daemon.api.reported("front", "vm")["address_ipv6"] == f"{ADDRESS6}/64"
+    eventually(lambda: neighbour.address6 in fetched(daemon, f"http://{ADDRESS}/cgi-bin/resolves6"))
 
     # guarded: an address that is not its own reaches no neighbour
     assert fetched(daemon, f"http://{ADDRESS}/cgi-bin/forges") == "status 1"

@@ -141,6 +141,7 @@ _PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
     "firewall": ("firewall", _boolean),
     "bridge_name": ("bridge_name", _link_name),
     "create_bridge": ("create_bridge", _boolean),
+    "gateway_dns": ("gateway_dns", _boolean),
     "binding_address": ("binding_address", parsing.binding_address),
     "routes": ("routes", parsing.routes),
     "parent": ("parent", _link_name),

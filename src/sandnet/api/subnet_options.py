@@ -45,7 +45,20 @@ def check(options: NetworkOptions) -> NetworkOptions:
     if not options.firewall and options.host_access not in (None, True):
         message = "host_access is kept by firewall rules, which firewall (EnableIPTables) false forbids"
         raise invalid(message, "leave one of them out", "no_firewall")
+    _check_gateway_dns(options)
     return options
+
+
+def _check_gateway_dns(options: NetworkOptions) -> None:
+    """Refuse names at the gateway where any sandbox could ask as another one."""
+    refusals = {
+        "anti_spoofing false": not options.anti_spoofing,
+        "firewall (EnableIPTables) false": not options.firewall,
+    }
+    for reason, forbids in refusals.items():
+        if options.gateway_dns and forbids:
+            message = f"gateway_dns knows a sandbox by its address, and {reason} lets others send from it"
+            raise invalid(message, "leave one of them out", "contradiction")
 
 
 def _check_egress(options: NetworkOptions) -> None:

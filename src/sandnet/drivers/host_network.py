@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from sandnet.drivers import readonly_sysctls
 from sandnet.drivers.forwarding import Forwarding
+from sandnet.drivers.gateway_questions import NO_ANSWER, GatewayQuestions
 from sandnet.drivers.router_advertisements import RouterAdvertisements
 from sandnet.drivers.routing_rules import NO_WAY_IN, NetworksOf, RoutingRules
 from sandnet.drivers.sysctls import SysctlManager
@@ -48,6 +49,7 @@ class HostNetwork:
         self._forwarding = Forwarding(sysctls, kernel, workers, leave_open=forward_others)
         self._advertisements = RouterAdvertisements(sysctls, kernel, workers)
         self._routing_rules = RoutingRules(kernel.host, workers)
+        self._gateway_questions = GatewayQuestions(kernel.host, workers)
         self.packet_filter = PacketFilter(kernel, workers, self._forwarding.elements, max_flows)
         self.networks: NetworksOf = lambda _phases: []
         """Returns the networks of all drivers that have links, in given phases; none before :meth:`start`."""
@@ -81,6 +83,7 @@ class HostNetwork:
             Error: the kernel refuses.
         """
         await self._routing_rules.remove()
+        await self._gateway_questions.remove()
         await self.sysctls.restore()  # first: without the table a forwarding host would be open
         await self.packet_filter.stop()
 
@@ -92,6 +95,7 @@ class HostNetwork:
                 await self.sysctls.ensure("net/ipv4/ip_forward", "1")
             if any(net.ipv6 for net in nets):
                 await self._advertisements.enable_forwarding()
+        await self._gateway_questions.ensure(nets)
 
     async def update_routing_rules(self, *first: Callable[[], None]) -> None:
         """Give routes to the current networks priority over the rules that other programs made.
@@ -132,6 +136,9 @@ class HostNetwork:
         if not await self._routing_rules.is_ensured():
             problem = "others' rules for routing come before the routes to our networks"
             faults.append(Fault("parameter", "ip rule", problem, NO_WAY_IN))
+        if not await self._gateway_questions.is_ensured(self.networks((Phase.READY,))):
+            problem = "the route to the resolver's sockets is gone"
+            faults.append(Fault("parameter", "ip -6 route", problem, NO_ANSWER))
         return faults
 
     async def repair_parameters(self) -> None:
@@ -142,6 +149,7 @@ class HostNetwork:
         """
         await self.sysctls.reapply()
         await self._advertisements.maintain()
+        await self._gateway_questions.ensure(self.networks((Phase.READY,)))
         await self._routing_rules.ensure()
         if not await self._routing_rules.is_ensured():
             problem = (

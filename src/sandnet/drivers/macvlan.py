@@ -29,7 +29,10 @@ MODES: Final = ("bridge", "private", "vepa")
 """How interfaces on one parent reach each other: directly, not at all, or by way of a switch that sends frames back."""
 _PREFIX: Final = "eth"
 _FOREIGN: Final = ("bridge_name", "bridge_address", "internal", "host_access", "egress_ipv4", "egress_ipv6")
-_NEEDS_BRIDGE: Final = (*_FOREIGN, "routed_ipv4", "routed_ipv6", "ingress_rate", "egress_rate", "routes", "max_flows")
+_NEEDS_BRIDGE: Final = (
+    *_FOREIGN,
+    *("routed_ipv4", "routed_ipv6", "ingress_rate", "egress_rate", "routes", "max_flows", "gateway_dns"),
+)
 
 
 class MacvlanDriver:

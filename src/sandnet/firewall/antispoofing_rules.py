@@ -35,8 +35,8 @@ from sandnet.kernel.nft_types import host_number, join_parts, link_name, mac_add
 from sandnet.kernel.types import Value
 from sandnet.model import Attachment, Endpoint, Network
 from sandnet.model.link_names import PORT_PREFIX, link_local
-from sandnet.model.name_server import guest_address
-from sandnet.model.network import answers_guests
+from sandnet.model.name_server import gateway_socket
+from sandnet.model.network import dns_gateways
 
 PortElements = dict[Element, Value]
 """The set elements of one port, and the network that it belongs to."""
@@ -185,8 +185,7 @@ def elements(net: Network, endpoint: Endpoint, attachment: Attachment) -> PortEl
     if not attachment.host_link:
         return {}
     found = network_element(net, attachment.host_link)
-    if attachment.tap and answers_guests(net):
-        found |= _questions(net, attachment)
+    found |= _questions(net, attachment)
     if net.options.anti_spoofing:
         return found | {Element(bridge_set(name), key): b"" for name, key in _keys(endpoint, attachment)}
     if net.link_adopted:
@@ -195,12 +194,16 @@ def elements(net: Network, endpoint: Endpoint, attachment: Attachment) -> PortEl
 
 
 def _questions(net: Network, attachment: Attachment) -> PortElements:
-    """Return the element that sends a virtual machine's questions at its gateway to its own sockets of the resolver."""
-    own = net.ipv4.host_address if net.ipv4 else None
-    if own is None or attachment.address is None:
-        return {}
-    key = join_parts(link_name(net.link), attachment.address.ip.packed, own.ip.packed)
-    return {Element(inet_set("guests4"), key): guest_address(attachment.container_id).packed}
+    """Return the elements that send a sandbox's questions at its gateway to its own sockets of the resolver."""
+    own = {held.version: held.ip for held in (attachment.address, attachment.address_ipv6) if held}
+    return {
+        Element(
+            inet_set(f"askers{gateway.version}"),
+            join_parts(link_name(net.link), own[gateway.version].packed, gateway.ip.packed),
+        ): gateway_socket(attachment.container_id, gateway.version).packed
+        for gateway in dns_gateways(net, is_machine=attachment.tap is not None)
+        if gateway.version in own
+    }
 
 
 def network_element(net: Network, port: str) -> PortElements:

@@ -25,6 +25,7 @@ from sandnet.kernel.nft_types import join_parts, link_name, port_number, protoco
 from sandnet.kernel.types import PORTS, RETIRED, Value
 from sandnet.model import Address, BoundPort, Endpoint, Network
 from sandnet.model.link_names import PORT_PREFIX
+from sandnet.model.name_server import GATEWAY_SOCKETS, GATEWAY_SOCKETS_IPV6
 
 TABLE = "inet sandnet"
 
@@ -66,7 +67,8 @@ SETS = """\
   set self6 { type ipv6_addr . ipv6_addr; }
   set mates4 { type ipv4_addr; }
   set mates6 { type ipv6_addr; }
-  map guests4 { type ifname . ipv4_addr . ipv4_addr : ipv4_addr; }
+  map askers4 { type ifname . ipv4_addr . ipv4_addr : ipv4_addr; }
+  map askers6 { type ifname . ipv6_addr . ipv6_addr : ipv6_addr; }
   map egress4 { type ifname : ipv4_addr; }
   map egress6 { type ifname : ipv6_addr; }
   map preferred4 { type ifname . ipv4_addr : ipv4_addr; flags interval; }
@@ -97,6 +99,8 @@ CHAINS = f"""\
     type filter hook prerouting priority raw; policy accept;
     # route_localnet is on for our bridges (published ports on 127.0.0.1): keep the host's loopback closed
     ip daddr 127.0.0.0/8 jump to_loopback
+    # the resolver's sockets for questions at gateways: no packet has such a destination when it arrives
+    ip6 daddr {GATEWAY_SOCKETS_IPV6} drop
     # a packet has a port itself as its input when a bridge passes it up without its hooks (IEEE 802.1 groups), or
     # when the port was removed from its bridge: no rule of a bridge covers it
     iifname "{PORT_PREFIX}*" drop
@@ -121,9 +125,13 @@ CHAINS = f"""\
     iifname != "lo" ip daddr 127.0.0.0/8 return
     # the kernel does not forward from link-local addresses: without translation the client is refused at once
     ip6 saddr fe80::/10 return
-    # questions of a virtual machine at its gateway, to the resolver's sockets for it
-    iifname @bridges meta l4proto {{ tcp, udp }} th dport 53 dnat ip to iifname . ip saddr . ip daddr map @guests4
+    # questions of a sandbox at its gateway, to the resolver's sockets for it
+    iifname @bridges meta l4proto {{ tcp, udp }} th dport 53 jump asked
     fib daddr type local jump published
+  }}
+  chain asked {{
+    dnat ip to iifname . ip saddr . ip daddr map @askers4
+    dnat ip6 to iifname . ip6 saddr . ip6 daddr map @askers6
   }}
   chain output {{
     type nat hook output priority -100; policy accept;
@@ -165,8 +173,9 @@ CHAINS = f"""\
     # pings, path MTU, neighbour discovery
     meta l4proto {{ icmp, icmpv6 }} accept
     iifname . meta l4proto . th dport @opened accept
-    # the resolver's sockets for a virtual machine: no packet has such a destination when it arrives
-    ct status dnat ip daddr 127.64.0.0/10 accept
+    # the resolver's sockets for questions at gateways: no packet has such a destination when it arrives
+    ct status dnat ip daddr {GATEWAY_SOCKETS} accept
+    ct status dnat ip6 daddr {GATEWAY_SOCKETS_IPV6} accept
     reject with icmpx type admin-prohibited
   }}
   chain began {{

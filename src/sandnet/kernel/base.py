@@ -338,6 +338,18 @@ class Host(Protocol):
         """
         ...
 
+    def is_local_prefix(self, prefix: Prefix) -> bool:
+        """Return whether the host accepts packets to each address of a prefix, by a route of ours."""
+        ...
+
+    def add_local_prefix(self, prefix: Prefix) -> None:
+        """Let the host accept packets to each address of a prefix, and programs bind them (``IPV6_FREEBIND``)."""
+        ...
+
+    def remove_local_prefix(self, prefix: Prefix) -> None:
+        """Undo :meth:`add_local_prefix`; an absent route is success."""
+        ...
+
     def route_sources(self) -> Sequence[RouteSource]:
         """List destinations whose route prefers another source (``ip route ... src``) than masquerading would choose.
 

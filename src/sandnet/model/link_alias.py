@@ -40,6 +40,8 @@ OPTIONS: Final = {
     "r": ("routed_ipv4", True),
     "t": ("routed_ipv6", True),
     "e": ("encrypted", True),
+    "g": ("gateway_dns", True),
+    "n": ("gateway_dns", False),
 }
 """Boolean options of a network: the flag's letter, the option's name, and its value where the flag is set."""
 

@@ -89,6 +89,8 @@ class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Search domains of its sandboxes' resolv.conf; empty: the host's."""
     dns_options: tuple[str, ...] = ()
     """Options of its sandboxes' resolv.conf, in addition to the host's."""
+    gateway_dns: bool | None = None
+    """Whether the resolver answers its sandboxes at the gateway's port 53, too. ``None``: virtual machines only."""
     binding_address: Address | None = None
     """``DefaultBindingIP``: default host address of published ports."""
     parent: str | None = None
@@ -172,10 +174,17 @@ class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
 
 
-def answers_guests(net: Network) -> bool:
-    """Return whether the resolver answers virtual machines at the network's gateway.
+def dns_gateways(net: Network, *, is_machine: bool) -> tuple[Interface, ...]:
+    """Return the gateway's addresses at which the resolver answers a sandbox of the network.
 
-    A question is known to be a machine's by its address only. So no other sandbox may be able to forge that address.
+    A question is known to be a sandbox's by its address only. So no other sandbox may be able to forge that address.
+
+    Args:
+        net: the network.
+        is_machine: whether it is a virtual machine, which cannot ask inside of itself.
     """
-    own = net.ipv4.host_address if net.ipv4 else None
-    return own is not None and net.options.anti_spoofing and net.options.firewall and not net.link_adopted
+    is_wanted = is_machine if net.options.gateway_dns is None else net.options.gateway_dns
+    is_guarded = net.options.anti_spoofing and net.options.firewall and not net.link_adopted
+    if not (net.link and is_wanted and is_guarded):
+        return ()
+    return tuple(subnet.host_address for subnet in (net.ipv4, net.ipv6) if subnet and subnet.host_address)

@@ -13,7 +13,7 @@ from sandnet.firewall.ruleset.elements import BRIDGE
 from sandnet.kernel.nft_types import declared_sets
 from sandnet.model import Attachment, Network, NetworkOptions, Phase, Subnet
 from sandnet.model.link_names import link_local
-from sandnet.model.name_server import guest_address
+from sandnet.model.name_server import gateway_socket
 from sandnet.model.tap import TapOptions
 from tests.unit.firewall.balancing.test_service_elements import ENDPOINT, attachment
 
@@ -73,12 +73,12 @@ ROUTED = replace(
 
 def questions(net: Network, found: Attachment) -> list[object]:
     """Where questions of the attachment at its gateway go."""
-    return [value for each, value in elements(net, ENDPOINT, found).items() if each.which.name == "guests4"]
+    return [value for each, value in elements(net, ENDPOINT, found).items() if each.which.name == "askers4"]
 
 
 def test_questions_of_a_guest_go_to_its_own_sockets() -> None:
     guest = replace(FIRST, tap=TapOptions())
-    assert questions(ROUTED, guest) == [guest_address(guest.container_id).packed]
+    assert questions(ROUTED, guest) == [gateway_socket(guest.container_id, 4).packed]
     assert questions(ROUTED, FIRST) == []
 
 

@@ -92,17 +92,17 @@ HOST = parsed(
 
 
 def test_resolver_sandbox_gets_host_domain_and_options_but_ndots() -> None:
-    assert stub_resolv_conf(HOST, STUB, Lookup()) == (
+    assert stub_resolv_conf(HOST, (STUB,), Lookup()) == (
         b"nameserver 127.0.0.11\nsearch corp.example\noptions timeout:1 rotate ndots:0\n"
     )
 
 
 def test_sandbox_settings_precede_those_of_the_host() -> None:
     lookup = Lookup(("a.example", "b.example"), ("ndots:1", "timeout:3", "use-vc"))
-    assert stub_resolv_conf(HOST, STUB, lookup) == (
+    assert stub_resolv_conf(HOST, (STUB,), lookup) == (
         b"nameserver 127.0.0.11\nsearch a.example b.example\noptions rotate ndots:1 timeout:3 use-vc\n"
     )
-    assert b"search .\n" in stub_resolv_conf(HOST, STUB, Lookup((".",)))
+    assert b"search .\n" in stub_resolv_conf(HOST, (STUB,), Lookup((".",)))
 
 
 def test_sandbox_without_resolver_gets_reachable_host_servers() -> None:

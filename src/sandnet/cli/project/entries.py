@@ -72,6 +72,7 @@ class NetworkEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     create_bridge: bool = True
     dns_search: list[str] = []
     dns_options: list[str] = []
+    gateway_dns: bool | None = None
     binding_address: AddressText | None = None
     plugin_options: dict[str, object] = {}
     """Options of a driver that is a network plugin; only it understands them."""

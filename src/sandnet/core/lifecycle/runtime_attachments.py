@@ -27,6 +27,7 @@ from sandnet.kernel.types import DefaultRoute
 from sandnet.model import Address, Attachment, Endpoint, EndpointSpec, JoinSpec, Network, NetworkSpec, Phase, Sandbox
 from sandnet.model.endpoint import RUNTIME_OWNER, runtime_owner
 from sandnet.model.name_server import ADDRESS
+from sandnet.model.network import dns_gateways
 
 
 class AttachSpec(NamedTuple):
@@ -132,7 +133,9 @@ class RuntimeAttachments:
         """Return the name servers that the container can query: the resolver, else those of the join."""
         resolver = self._resolver_sync
         served = resolver.service is not None and not resolver.why_not_served(attached.sandbox)
-        return (ADDRESS,) if served else attached.sandbox.dns
+        if not served:
+            return attached.sandbox.dns
+        return (ADDRESS, *(gateway.ip for gateway in dns_gateways(attached.network, is_machine=False)))
 
     # Adding.
 

@@ -18,7 +18,7 @@ from sandnet.core.runtime.context import Context
 from sandnet.core.state.shared_writer import CHOICES, CLAIMED_ELSEWHERE, JOINED_ELSEWHERE
 from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.model import Address, Attachment, BoundPort, Endpoint, JoinSpec, Network, Phase, PortMapping, Sandbox
-from sandnet.model.network import answers_guests
+from sandnet.model.network import dns_gateways
 from sandnet.model.ports import mapping_of
 
 
@@ -69,9 +69,8 @@ class Sandboxes:
 
     def name_servers(self, sandbox: Sandbox, network: Network) -> Sequence[Address]:
         """Return the name servers that a virtual machine can query on a network."""
-        own = network.ipv4.host_address if network.ipv4 else None
-        served = self._context.resolver_sync.serves and answers_guests(network)
-        return (own.ip,) if own and served else sandbox.dns
+        gateways = dns_gateways(network, is_machine=True) if self._context.resolver_sync.serves else ()
+        return tuple(gateway.ip for gateway in gateways) or sandbox.dns
 
     async def join(self, network_ref: str, endpoint_ref: str, spec: JoinSpec, *, many: bool = False) -> Sandbox:
         """Join a container to an endpoint; its first join creates its sandbox.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from sandnet.model import Sandbox
+from sandnet.model import Address, Sandbox
 from sandnet.model.resolv_conf import Lookup
 
 
@@ -36,7 +36,7 @@ class Digests(NamedTuple):
 class ResolverConfig(NamedTuple):
     """The inputs for a sandbox's resolv.conf, beside the host's own."""
 
-    stub: bool
-    """Whether it queries the daemon's resolver."""
+    stub: tuple[Address, ...]
+    """Addresses at which it queries the daemon's resolver; empty: it does not."""
     ipv6: bool
     lookup: Lookup

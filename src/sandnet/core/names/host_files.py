@@ -20,14 +20,14 @@ from msgspec.structs import replace
 
 from sandnet.core.names.host_file_types import Digests, ResolverConfig, Text
 from sandnet.core.names.host_name_files import HostView
-from sandnet.core.names.render import hosts, resolv_conf, service_lines, stub_resolv_conf
+from sandnet.core.names.render import hosts, resolv_conf, service_lines, stub_resolv_conf, stub_servers
 from sandnet.core.names.resolver_sync import ResolverSync
 from sandnet.core.state.records import Records
 from sandnet.errors import Error, invalid
 from sandnet.firewall.base import Fault
 from sandnet.kernel.safe_files import MAX_READ, Files
 from sandnet.kernel.workers import Workers
-from sandnet.model import Attachment, Endpoint, Network, Origin, Phase, Sandbox, name_server
+from sandnet.model import Attachment, Endpoint, Network, Origin, Phase, Sandbox
 from sandnet.model.resolv_conf import Lookup, ResolvConf, merged
 
 _log = logging.getLogger(__name__)
@@ -36,8 +36,6 @@ EAGER_LIMIT = 32
 """The largest number of sandboxes on a network for whose files a change waits (about 0.1 ms each)."""
 DUTY_CYCLE = 4.0
 """Seconds of pause for each second of writing: a thousand sandboxes must not keep a processor busy."""
-STUB = name_server.ADDRESS
-"""The resolver's address inside a sandbox."""
 
 
 NO_NAMES = "programs of the container do not find the names it was given, or whom to ask"
@@ -186,8 +184,9 @@ class HostFiles:
 
     def _resolver_config(self, sandbox: Sandbox) -> ResolverConfig:
         attached = self._records.attachments_of_container(sandbox.container_id)
-        stub = self._naming.serves and any(attachment.interface for attachment in attached)
         networks = [net for net in (self._records.network(a.network_id) for a in attached if _is_current(a)) if net]
+        served = self._naming.serves and any(attachment.interface for attachment in attached)
+        stub = stub_servers(networks) if served else ()
         search = tuple(dict.fromkeys(domain for net in networks for domain in net.options.dns_search))
         options = merged(*(net.options.dns_options for net in networks), sandbox.dns_options)
         ipv6 = any(attachment.address_ipv6 for attachment in attached)
@@ -224,7 +223,7 @@ class HostFiles:
             options = merged(host.options, lookup.options)
             return ResolvConf(sandbox.dns or host.servers, lookup.search or host.search, options).text()
         if config.stub:
-            return stub_resolv_conf(self._host.resolv_conf(), STUB, config.lookup)
+            return stub_resolv_conf(self._host.resolv_conf(), config.stub, config.lookup)
         return resolv_conf(self._host.reachable(), sandbox.dns, config.lookup, ipv6=config.ipv6)
 
     def remove_job(self, sandbox: Sandbox) -> Callable[[], None]:

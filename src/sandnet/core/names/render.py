@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
+from itertools import islice
+from typing import Final
 
-from sandnet.model import Address, Attachment, Endpoint, HostEntry, Sandbox
+from sandnet.model import Address, Attachment, Endpoint, HostEntry, Network, Sandbox, name_server
 from sandnet.model.ids import bare
+from sandnet.model.network import dns_gateways
 from sandnet.model.resolv_conf import NDOTS, Lookup, ResolvConf, kind_of, merged
 
 LOCALHOST = (
@@ -23,6 +26,8 @@ LOCALHOST = (
 )
 FALLBACK_DNS = ("8.8.8.8", "8.8.4.4")
 """The servers of 2015 for a host without a nameserver that a sandbox could reach."""
+_MOST_SERVERS: Final = 3
+"""Servers that a C library asks (``MAXNS``, ``resolv.h``)."""
 
 
 def service_lines(endpoint: Endpoint, network_name: str) -> str:
@@ -59,15 +64,24 @@ def _name(line: str) -> str:
     return line.rstrip("\n").rpartition("\t")[2].lower()
 
 
-def stub_resolv_conf(host: ResolvConf, server: Address, lookup: Lookup) -> bytes:
-    """Return a resolv.conf that names the daemon's resolver, which queries the other servers on the sandbox's behalf.
+def stub_servers(networks: Iterable[Network]) -> tuple[Address, ...]:
+    """Return the addresses of the daemon's resolver for a sandbox of these networks.
+
+    The first one is inside. A stack with a loopback of its own, as gVisor's, refuses it at once, and asks a gateway.
+    """
+    gateways = (gateway.ip for net in networks for gateway in dns_gateways(net, is_machine=False))
+    return name_server.ADDRESS, *islice(gateways, _MOST_SERVERS - 1)
+
+
+def stub_resolv_conf(host: ResolvConf, servers: tuple[Address, ...], lookup: Lookup) -> bytes:
+    """Return a resolv.conf with the daemon's resolver, which queries the other servers on the sandbox's behalf.
 
     ``ndots:0`` unless another value was requested: the names of neighbours have no dots, and must not be tried with the
     search domains first.
     """
     options = (option for option in host.options if kind_of(option) != NDOTS)
     search = lookup.search or host.search
-    return ResolvConf((server,), search, merged(options, (f"{NDOTS}:0",), lookup.options)).text()
+    return ResolvConf(servers, search, merged(options, (f"{NDOTS}:0",), lookup.options)).text()
 
 
 def resolv_conf(host: ResolvConf, dns: Sequence[Address], lookup: Lookup, *, ipv6: bool) -> bytes:

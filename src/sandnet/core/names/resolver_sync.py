@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from msgspec.structs import replace
 
 from sandnet.core.state.records import Records
 from sandnet.dns.base import Alias, Change, NameService, RemoveClient, RemoveNames, SetClient, SetNames
 from sandnet.kernel.types import PreparedSandbox
-from sandnet.model import Address, Attachment, Endpoint, Network, Origin, Phase, Sandbox
+from sandnet.model import Address, Attachment, Endpoint, Interface, Network, Origin, Phase, Sandbox
 from sandnet.model.ids import bare
-from sandnet.model.name_server import guest_address
-from sandnet.model.network import answers_guests
+from sandnet.model.name_server import gateway_socket
+from sandnet.model.network import dns_gateways
 from sandnet.model.remote_attachment import RemoteAttachment
 
+_ASKING_INSIDE: Final = frozenset({Origin.MADE, Origin.JOINED, Origin.EXTERNAL})
+"""Origins of sandboxes in whose namespaces the resolver listens."""
 SHORT_ID = 12
 """Characters of a container id that its neighbours can use as a name."""
 
@@ -53,7 +58,7 @@ class ResolverSync:
         if sandbox.origin is Origin.HOST:
             return f"container {sandbox.container_id} is on the host's network and asks the host's own name servers"
         if sandbox.origin is Origin.GUEST and not self._sources(sandbox):
-            return f"container {sandbox.container_id} is a virtual machine, on networks without anti-spoofing only"
+            return f"container {sandbox.container_id} is a virtual machine, and its networks' gateways do not answer it"
         if sandbox.origin is Origin.EXTERNAL and not sandbox.inode:
             return f"the container engine has not created the namespace of {sandbox.container_id} yet"
         if not self._linked(sandbox):
@@ -75,7 +80,8 @@ class ResolverSync:
 
     def attachment_added(self, sandbox: Sandbox, attachment: Attachment) -> asyncio.Future[None]:
         """Let the container query, and its neighbours find it."""
-        return self._apply([*self._container_names(sandbox, attachment), *self._client(sandbox)])
+        beside = self._sharing(attachment)
+        return self._apply([*self._container_names(sandbox, attachment), *self._clients(sandbox), *beside])
 
     def adopt_sockets(self, sandbox: Sandbox, prepared: PreparedSandbox) -> None:
         """Pass the sockets in a prepared namespace, if it has any, to the resolver with the sandbox's first names."""
@@ -121,8 +127,11 @@ class ResolverSync:
     def _without(self, attachment: Attachment) -> Iterator[Change]:
         yield RemoveNames(network_id=attachment.network_id, owner=_owner(attachment))
         sandbox = self._records.sandbox(attachment.container_id)
-        client: list[Change] = [*self._client(sandbox)] if sandbox else []
-        yield from client or [RemoveClient(container_id=attachment.container_id)]
+        if sandbox:
+            yield from self._clients(sandbox, [attachment])
+        else:
+            yield _removed(attachment.container_id)
+        yield from self._sharing(attachment)
 
     def _apply(self, changes: Iterable[Change]) -> asyncio.Future[None]:
         changes = [*changes]
@@ -140,7 +149,7 @@ class ResolverSync:
         for sandbox in self._records.sandboxes():
             for attachment in self._linked(sandbox):
                 yield from self._container_names(sandbox, attachment)
-            yield from self._client(sandbox)
+            yield from self._clients(sandbox)
         yield from self._remote_names(self._records.remote.all())
 
     def _container_names(self, sandbox: Sandbox, attachment: Attachment) -> Iterator[Change]:
@@ -155,32 +164,84 @@ class ResolverSync:
                 addresses=addresses,
             )
 
-    def _client(self, sandbox: Sandbox) -> Iterator[Change]:
+    def _clients(self, sandbox: Sandbox, leaving: Sequence[Attachment] = ()) -> Iterator[Change]:
+        """Yield the sandbox as a client at each place where it can ask, and remove it where it cannot any more.
+
+        A place is the inside of its namespace, or the gateway of its networks over one version of IP.
+
+        Args:
+            sandbox: the sandbox.
+            leaving: attachments that are being removed.
+        """
         attachments = self._linked(sandbox)
         networks = [net for net in (self._records.network(a.network_id) for a in attachments) if net]
+        found = {}
+        if networks and sandbox.phase is not Phase.REMOVING:
+            found = {each.container_id: each for each in self._places(sandbox, attachments, networks)}
+        yield from found.values()
+        places = [gateway_client(sandbox, version) for version in self._versions_asked([*attachments, *leaving])]
+        former = [sandbox.container_id, *places] if leaving else places
+        yield from (_removed(place) for place in dict.fromkeys(former) if place not in found)
+
+    def _places(
+        self, sandbox: Sandbox, attachments: Sequence[Attachment], networks: Sequence[Network]
+    ) -> Iterator[SetClient]:
         external = sandbox.origin is Origin.EXTERNAL
-        served = sandbox.origin is not Origin.HOST and (bool(sandbox.inode) or not external)
-        sources = self._sources(sandbox) if sandbox.origin is Origin.GUEST else ()
-        served = served and (bool(sources) or sandbox.origin is not Origin.GUEST)
-        if networks and served and sandbox.phase is not Phase.REMOVING:
-            yield SetClient(
-                container_id=sandbox.container_id,
+        common = SetClient(
+            container_id=sandbox.container_id,
+            key="",
+            inode=0,
+            networks=tuple(dict.fromkeys(net.id for net in networks)),
+            aliases=tuple(alias for attachment in attachments for alias in self._aliases(attachment)),
+            upstreams=sandbox.dns,
+            external=any(not net.options.internal for net in networks),
+        )
+        if sandbox.origin in _ASKING_INSIDE and (bool(sandbox.inode) or not external):
+            yield replace(
+                common,
                 key=sandbox.key,
                 inode=sandbox.inode,
                 beside_another=external,
-                networks=tuple(dict.fromkeys(net.id for net in networks)),
-                aliases=tuple(alias for attachment in attachments for alias in self._aliases(attachment)),
-                upstreams=sandbox.dns,
-                inside=() if sources else _queried_inside(sandbox, networks),
-                listen=guest_address(sandbox.container_id) if sources else None,
-                sources=sources,
-                external=any(not net.options.internal for net in networks),
+                inside=_queried_inside(sandbox, networks),
             )
+        for version, sources in self._sources(sandbox).items():
+            listen = gateway_socket(sandbox.container_id, version)
+            yield replace(common, container_id=gateway_client(sandbox, version), listen=listen, sources=sources)
 
-    def _sources(self, sandbox: Sandbox) -> tuple[Address, ...]:
-        """Return the addresses from which a virtual machine queries the resolver: only those that cannot be forged."""
-        found = [(a, self._records.network(a.network_id)) for a in self._linked(sandbox)]
-        return tuple(a.address.ip for a, net in found if a.address and net and answers_guests(net))
+    def _versions_asked(self, attachments: Iterable[Attachment]) -> list[int]:
+        """Return the versions of IP over which gateways of these attachments' networks answer."""
+        return sorted({gateway.version for each in attachments for gateway in self._gateways(each)})
+
+    def _gateways(self, attachment: Attachment) -> Sequence[Interface]:
+        network = self._records.network(attachment.network_id)
+        return dns_gateways(network, is_machine=attachment.tap is not None) if network else ()
+
+    def _sources(self, sandbox: Sandbox) -> dict[int, tuple[Address, ...]]:
+        """Return the addresses from which a sandbox asks at gateways, by version: only those that cannot be forged.
+
+        Every backend of a service may send from its address, so it is no backend's own.
+        """
+        found: dict[int, tuple[Address, ...]] = {}
+        for attachment in self._linked(sandbox):
+            endpoint = self._records.endpoint(attachment.endpoint_id)
+            shared = set(_addresses(endpoint)) if endpoint and self._mates(attachment) else set()
+            own = {address.version: address for address in _addresses(attachment) if address not in shared}
+            for gateway in self._gateways(attachment):
+                if gateway.version in own:
+                    found[gateway.version] = (*found.get(gateway.version, ()), own[gateway.version])
+        return found
+
+    def _mates(self, attachment: Attachment) -> list[Attachment]:
+        """Return the other backends of the attachment's service on this host."""
+        found = self._records.attachments_of_endpoint(attachment.endpoint_id)
+        return [a for a in found if a.container_id != attachment.container_id and a.phase is not Phase.REMOVING]
+
+    def _sharing(self, attachment: Attachment) -> Iterator[Change]:
+        """Yield other backends of a service as clients: its address may be shared now, or not any more."""
+        for mate in self._mates(attachment) if self._gateways(attachment) else ():
+            sandbox = self._records.sandbox(mate.container_id)
+            if sandbox:
+                yield from self._clients(sandbox)
 
     def _aliases(self, attachment: Attachment) -> Iterator[Alias]:
         endpoint = self._records.endpoint(attachment.endpoint_id)
@@ -190,6 +251,20 @@ class ResolverSync:
     def _linked(self, sandbox: Sandbox) -> list[Attachment]:
         found = self._records.attachments_of_container(sandbox.container_id)
         return [a for a in found if a.interface and a.phase is not Phase.REMOVING]
+
+
+def gateway_client(sandbox: Sandbox, version: int) -> str:
+    """Return the id of a sandbox as a client that asks its gateway over a version of IP; no container has such an id.
+
+    A virtual machine has no other place over IPv4, so it is known by its own id there.
+    """
+    return (
+        sandbox.container_id if sandbox.origin is Origin.GUEST and version == 4 else f"{sandbox.container_id}/{version}"
+    )
+
+
+def _removed(client: str) -> RemoveClient:
+    return RemoveClient(container_id=client)
 
 
 def _queried_inside(sandbox: Sandbox, networks: Sequence[Network]) -> tuple[Address, ...]:

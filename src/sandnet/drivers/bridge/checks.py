@@ -46,6 +46,11 @@ def check_link(net: Network, link: str, found: Link | None) -> None:
         hint = "leave host_access out: what reaches the host from a bridge of yours is yours to filter"
         message = f"network {net.name} cannot keep existing bridge {link} from the host"
         raise invalid(message, hint, "adopted_host_access")
+    if found and options.gateway_dns:
+        message = (
+            f"network {net.name}: other programs' ports of existing bridge {link} could ask the gateway as a sandbox"
+        )
+        raise invalid(message, "leave gateway_dns or bridge_name out", "adopted_gateway_dns")
 
 
 def check_subnet(net: Network, own: IPv4Interface) -> None:

@@ -208,6 +208,7 @@ class FakeHost:
         """Ports bound by other programs."""
         self.routes: list[tuple[str, Prefix]] = []
         """Link and prefix; the addresses of links are added to these."""
+        self.local_prefixes: set[Prefix] = set()
         self.nameservers: list[Prefix] = []
         self.preferred: list[RouteSource] = []
         """The result of :meth:`route_sources`."""
@@ -243,6 +244,21 @@ class FakeHost:
     @recorded
     def prefer(self, routes: Sequence[BridgeRoute]) -> None:
         """Do nothing."""
+
+    @recorded
+    def is_local_prefix(self, prefix: Prefix) -> bool:
+        """Return whether the prefix was added."""
+        return prefix in self.local_prefixes
+
+    @recorded
+    def add_local_prefix(self, prefix: Prefix) -> None:
+        """Add the prefix."""
+        self.local_prefixes.add(prefix)
+
+    @recorded
+    def remove_local_prefix(self, prefix: Prefix) -> None:
+        """Remove the prefix."""
+        self.local_prefixes.discard(prefix)
 
     @recorded
     def route_sources(self) -> Sequence[RouteSource]:

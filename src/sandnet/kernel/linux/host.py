@@ -15,6 +15,7 @@ from sandnet.kernel.netlink.occupied_prefixes import OccupiedPrefixes
 from sandnet.kernel.netlink.policy_rules import is_preferred, prefer
 from sandnet.kernel.netlink.prefix_table import can_overlap, prefix_of
 from sandnet.kernel.netlink.route_follower import RouteFollower
+from sandnet.kernel.netlink.routes import add_local, delete_local, has_local
 from sandnet.kernel.netlink.socket import Netlink, map_errors
 from sandnet.kernel.types import BridgeRoute, RouteSource
 from sandnet.model.address import Address, Prefix
@@ -104,6 +105,21 @@ class LinuxHost:
         """See :meth:`sandnet.kernel.base.Host.prefer`."""
         with map_errors("come before others' rules for routing"), Netlink() as netlink:
             prefer(netlink, routes)
+
+    def is_local_prefix(self, prefix: Prefix) -> bool:
+        """See :meth:`sandnet.kernel.base.Host.is_local_prefix`."""
+        with map_errors(f"look for the route to {prefix}"), Netlink() as netlink:
+            return has_local(netlink, prefix)
+
+    def add_local_prefix(self, prefix: Prefix) -> None:
+        """See :meth:`sandnet.kernel.base.Host.add_local_prefix`."""
+        with map_errors(f"make {prefix} local"), Netlink() as netlink:
+            add_local(netlink, prefix)
+
+    def remove_local_prefix(self, prefix: Prefix) -> None:
+        """See :meth:`sandnet.kernel.base.Host.remove_local_prefix`."""
+        with map_errors(f"delete the route to {prefix}"), Netlink() as netlink:
+            delete_local(netlink, prefix)
 
     def route_sources(self) -> Sequence[RouteSource]:
         """See :meth:`sandnet.kernel.base.Host.route_sources`."""

@@ -23,6 +23,8 @@ _QUERY_SOCKETS_UDP: Final = 24
 """Queries that one sandbox may have in flight from inside, for each version of IP."""
 _QUERY_SOCKETS_TCP: Final = 4
 """Those among them whose answers did not fit into a datagram."""
+_IPV6_FREEBIND: Final = 78
+"""``IPV6_FREEBIND`` (``linux/in6.h``)."""
 _NO_PEER: Final = bytes(16)
 """A ``struct sockaddr`` of the family ``AF_UNSPEC``."""
 _RECEIVE_BUFFER: Final = 1 << 20
@@ -112,7 +114,7 @@ def _entered(key: str, inode: int, what: str) -> Iterator[None]:
         raise Error(kind, f"cannot {what} inside {key}: {failure.strerror}") from failure
 
 
-def open_sockets(address: Address, port: int) -> tuple[socket.socket, socket.socket]:
+def open_sockets(address: Address, port: int, *, is_assigned: bool = True) -> tuple[socket.socket, socket.socket]:
     """Open the same two sockets in the calling thread's own namespace.
 
     The UDP socket has neither ``SO_REUSEADDR`` nor ``SO_REUSEPORT``. With the first, every user may bind the port too
@@ -121,24 +123,31 @@ def open_sockets(address: Address, port: int) -> tuple[socket.socket, socket.soc
     connections that are closing would keep the port for a minute. Beside a listening socket no other can be bound all
     the same.
 
+    Args:
+        address: local address.
+        port: local port.
+        is_assigned: whether a link must have the address; else a route may make it local (``Host.add_local_prefix``).
+
     Raises:
         OSError: the port is taken, or the address is not of this host.
     """
     with ExitStack() as undo:
-        udp = undo.enter_context(_bound(socket.SOCK_DGRAM, address, port))
+        udp = undo.enter_context(_bound(socket.SOCK_DGRAM, address, port, is_assigned=is_assigned))
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-        tcp = undo.enter_context(_bound(socket.SOCK_STREAM, address, port))
+        tcp = undo.enter_context(_bound(socket.SOCK_STREAM, address, port, is_assigned=is_assigned))
         tcp.listen(_BACKLOG)
         undo.pop_all()
         return udp, tcp
 
 
-def _bound(kind: socket.SocketKind, address: Address, port: int) -> socket.socket:
+def _bound(kind: socket.SocketKind, address: Address, port: int, *, is_assigned: bool) -> socket.socket:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     made = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         if kind == socket.SOCK_STREAM:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if address.version == 6 and not is_assigned:
+            made.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
         made.bind((str(address), port))
     except BaseException:
         made.close()

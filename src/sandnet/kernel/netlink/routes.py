@@ -23,6 +23,7 @@ from sandnet.kernel.netlink.socket import (
 )
 from sandnet.kernel.netlink.uapi.message_numbers import RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE
 from sandnet.kernel.netlink.uapi.route_numbers import (
+    RT_SCOPE_HOST,
     RT_SCOPE_LINK,
     RT_SCOPE_UNIVERSE,
     RT_TABLE_LOCAL,
@@ -45,6 +46,8 @@ ROUTE_PROTOCOL: Final = 115
 and up)."""
 _IP6_RT_PRIO_ADDRCONF: Final = 256
 """The metric of the IPv6 routes that the kernel adds with an address (``net/ip6_route.h``)."""
+_LOOPBACK: Final = 1
+"""Index of ``lo`` in each network namespace (``LOOPBACK_IFINDEX``, ``net/flow.h``)."""
 _GROUPS: Final = ((bytes([224, 0, 0, 0]), 4), (bytes([255] * 4), 32))
 """Multicast (RFC 1112) and the limited broadcast (RFC 919)."""
 
@@ -101,6 +104,35 @@ def is_local(netlink: Netlink, index: int, address: Address) -> bool:
         if kind == RTN_LOCAL and parts.get(RTA_DST) == address.packed and to_number(parts.get(RTA_OIF)) == index:
             return True
     return False
+
+
+def has_local(netlink: Netlink, prefix: Prefix) -> bool:
+    """Return whether our route to a prefix is there."""
+    family = socket.AF_INET6 if prefix.version == 6 else socket.AF_INET
+    query = RTMSG.pack(family, 0, 0, 0, RT_TABLE_LOCAL, ROUTE_PROTOCOL, 0, 0, 0)
+    wanted = family, prefix.prefixlen, RT_TABLE_LOCAL, ROUTE_PROTOCOL, RTN_LOCAL
+    for body in netlink.dump(RTM_GETROUTE, query):
+        found, length, _src, _tos, table, protocol, _scope, kind, _flags = RTMSG.unpack_from(body)
+        destination = attributes(body, RTMSG.size).get(RTA_DST)
+        if (found, length, table, protocol, kind) == wanted and destination == prefix.network_address.packed:
+            return True
+    return False
+
+
+def add_local(netlink: Netlink, prefix: Prefix) -> bool:
+    """Route a prefix to the host itself; ``False``: it is."""
+    return netlink.call(RTM_NEWROUTE, _local_body(prefix), NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+
+
+def delete_local(netlink: Netlink, prefix: Prefix) -> None:
+    """Delete our route to a prefix; an absent one, or an absent family, is success."""
+    netlink.call(RTM_DELROUTE, _local_body(prefix), accept=(errno.ESRCH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP))
+
+
+def _local_body(prefix: Prefix) -> bytes:
+    family = socket.AF_INET6 if prefix.version == 6 else socket.AF_INET
+    head = RTMSG.pack(family, prefix.prefixlen, 0, 0, RT_TABLE_LOCAL, ROUTE_PROTOCOL, RT_SCOPE_HOST, RTN_LOCAL, 0)
+    return head + attribute(RTA_DST, prefix.network_address.packed) + u32(RTA_OIF, _LOOPBACK)
 
 
 def add_connected(netlink: Netlink, index: int, address: Interface) -> bool:

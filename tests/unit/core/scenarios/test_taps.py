@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from sandnet.dns.base import SetClient
 from sandnet.errors import Error, Kind
 from sandnet.model import JoinSpec, Origin
-from sandnet.model.name_server import guest_address
+from sandnet.model.name_server import gateway_socket
 from sandnet.model.tap import TapOptions
 from sandnet.stores.base import REBUILD, Put
 from tests.support.core_in_process import CoreInProcess, MoodyStore, mapping
@@ -110,8 +110,11 @@ async def test_a_guest_queries_its_gateway(core: CoreInProcess) -> None:
     sandbox, net = core.controller.sandboxes.find("vm"), core.controller.networks.find("foo")
     resolver = core.controller._context.resolver_sync
     assert resolver.why_not_served(sandbox) == ""
-    settings = next(each for each in resolver._client(sandbox) if isinstance(each, SetClient))
-    assert (str(settings.listen), [str(each) for each in settings.sources]) == (str(guest_address("vm")), ["10.9.0.2"])
+    settings = next(each for each in resolver._clients(sandbox) if isinstance(each, SetClient))
+    assert (str(settings.listen), [str(each) for each in settings.sources]) == (
+        str(gateway_socket("vm", 4)),
+        ["10.9.0.2"],
+    )
     served = [str(each) for each in core.controller.sandboxes.name_servers(sandbox, net)]
     assert served == (["10.9.0.1"] if resolver.serves else [])
 
@@ -121,8 +124,8 @@ async def test_a_guest_without_anti_spoofing_has_no_names(core: CoreInProcess) -
     await core.endpoint("web", "open")
     sandbox = await core.join("vm", "web", "open", tap=TAP)
     resolver = core.controller._context.resolver_sync
-    assert "without anti-spoofing" in resolver.why_not_served(sandbox)
-    assert not [*resolver._client(sandbox)]
+    assert "gateways do not answer" in resolver.why_not_served(sandbox)
+    assert not [*resolver._clients(sandbox)]
     assert not core.controller.sandboxes.name_servers(sandbox, core.controller.networks.find("open"))
 
 
