@@ -3,7 +3,8 @@
  *
  * A container runtime starts this program for each container and interface. A Python interpreter takes longer to start
  * than the daemon takes to answer, so calls that succeed do without one. Everything else is done by sandnet-cni-python
- * beside this program, which words every error: it gets the configuration as its input, and the name of what failed.
+ * beside this program, which words every error, and repeats what the daemon refuses for a moment: it gets the
+ * configuration as its input, and the name of what failed.
  * docs/adr/0038-a-native-cni-plugin.md has the reasons, src/sandnet/cni the same steps in Python.
  */
 #define _GNU_SOURCE
@@ -254,7 +255,8 @@ int main(void)
     end = answer.data + answer.length;
     if ((size_t)(end - body) < strtoul(field(answer.data, "Content-Length"), NULL, 10))
         hand_over(&input, "answer-broken");
-    if (strncmp(field(answer.data, "Content-Type"), MEDIA_TYPE, strlen(MEDIA_TYPE)) != 0)
+    if (*field(answer.data, "Retry-After") ||
+        strncmp(field(answer.data, "Content-Type"), MEDIA_TYPE, strlen(MEDIA_TYPE)) != 0)
         hand_over(&input, NULL);
     fwrite(body, 1, (size_t)(end - body), stdout);
     return fflush(stdout) == 0 && status == 200 ? 0 : 1;

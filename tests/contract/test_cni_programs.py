@@ -23,6 +23,7 @@ NATIVE = Path(sys.executable).with_name("sandnet-cni")
 IN_PYTHON = NATIVE.with_name("sandnet-cni-python")
 CONFIGURATION = b'{"cniVersion": "0.4.0", "name": "web", "type": "sandnet-cni"}'
 RESULT = b"HTTP/1.1 200 OK\r\nContent-Type: application/cni+json\r\nContent-Length: 3\r\n\r\n{ }"
+OVERLOADED = b"HTTP/1.1 503 X\r\nRetry-After: 1\r\nContent-Length: 23\r\n\r\n" + b'{"message": "overload"}'
 REFUSED = RESULT.replace(b"200 OK", b"400 Bad Request")
 
 pytestmark = pytest.mark.skipif(
@@ -37,6 +38,8 @@ class Daemon:
         self.path = path
         self.pieces: tuple[bytes, ...] = (RESULT,)
         self.requests: list[bytes] = []
+        self.refusals = 0
+        """How many requests are refused before that."""
         self._listening = socket.socket(socket.AF_UNIX)
         self._listening.bind(str(path))
         self._listening.listen()
@@ -48,8 +51,9 @@ class Daemon:
             while True:
                 with self._listening.accept()[0] as connection, suppress(ConnectionError):
                     self.requests.append(_whole(connection))
-                    for piece in self.pieces:
+                    for piece in (OVERLOADED,) if self.refusals else self.pieces:
                         connection.sendall(piece)
+                    self.refusals = max(0, self.refusals - 1)
 
     def close(self) -> None:
         """End the thread."""
@@ -175,6 +179,20 @@ def test_answer_of_another_dialect_is_an_error(daemon: Daemon, status: int, code
     outcome = add(daemon)
     assert (outcome.status, f'"code": {code}'.encode() in outcome.printed) == (1, True)
     assert b"no path" in outcome.printed
+
+
+@pytest.mark.parametrize("program", [NATIVE, IN_PYTHON], ids=["native", "python"])
+def test_request_is_repeated_while_the_daemon_has_too_many(daemon: Daemon, program: Path) -> None:
+    daemon.refusals = 2
+    host = f"unix://{daemon.path}"
+    assert call(program, CNI_COMMAND="ADD", SANDNET_HOST=host) == (0, b"{ }", b"")
+    assert len(daemon.requests) == 3
+    assert len(set(daemon.requests)) == 1
+
+
+def test_status_of_a_daemon_with_too_many_requests_is_an_error(daemon: Daemon) -> None:
+    daemon.refusals = 4
+    assert both(CNI_COMMAND="STATUS", SANDNET_HOST=f"unix://{daemon.path}").status == 1
 
 
 def test_socket_of_the_configuration_is_asked(daemon: Daemon) -> None:

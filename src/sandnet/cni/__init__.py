@@ -81,11 +81,13 @@ def run(command: str, configuration: bytes) -> tuple[bool, bytes]:
     if command not in COMMANDS:
         given = f"is unknown: {command[:40]!r}" if command else "is missing"
         raise PluginError(INVALID_ENVIRONMENT, f"CNI_COMMAND {given}", f"known: {', '.join((*COMMANDS, 'VERSION'))}")
-    from sandnet.cni.exchange import DaemonAwayError, exchange
+    from sandnet.cni.exchange import RETRY_TIMEOUT, DaemonAwayError, exchange
 
+    retry_timeout = 0.0 if command == "STATUS" else RETRY_TIMEOUT
     query = "&".join(f"{name}={quoted(os.environ.get(variable, ''))}" for name, variable in VARIABLES.items())
+    target = f"/cni/{command.lower()}?{query}"
     try:
-        status, is_cni, body = exchange(socket_path(configuration), f"/cni/{command.lower()}?{query}", configuration)
+        status, is_cni, body = exchange(socket_path(configuration), target, configuration, retry_timeout)
     except DaemonAwayError as failure:
         raise _away(command, str(failure)) from None
     if is_cni:

@@ -31,7 +31,7 @@ class Timeouts(NamedTuple):
     """Limits in seconds."""
 
     queue: float = 20.0
-    """How long a job waits for a thread."""
+    """How long a job waits for a thread while no other job ends. It waits longer behind many that go on."""
     job: float = 10.0
     """How long a job runs before it counts as hanging. The longest, a ruleset for 1,000 networks, takes one second."""
 
@@ -72,6 +72,7 @@ class Workers:
         self._threads, self._spare = threads, spare
         self._timeouts = timeouts
         self._running: set[_RunningJob] = set()
+        self._jobs_ended = 0
 
     async def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run the job on a thread and return its result.
@@ -80,7 +81,7 @@ class Workers:
         that hangs up cannot leave half a step.
 
         Raises:
-            Error: ``UNAVAILABLE``, code ``kernel_busy``: no thread was free in time. The job has not begun.
+            Error: ``UNAVAILABLE``, code ``kernel_busy``: no thread was free, and no job ended. The job has not begun.
         """
         if self._slots.locked():
             await self._wait_for_slot()
@@ -112,13 +113,21 @@ class Workers:
         return [f"{name} has been running for {age:.0f} s" for age, name in reversed(found) if age > self._timeouts.job]
 
     async def _wait_for_slot(self) -> None:
+        acquired = asyncio.ensure_future(self._slots.acquire())  # keeps its place in the queue
         try:
-            async with asyncio.timeout(self._timeouts.queue):
-                await self._slots.acquire()
-        except TimeoutError:
+            ended_before = -1
+            while not acquired.done() and self._jobs_ended != ended_before:
+                ended_before = self._jobs_ended
+                await asyncio.wait([acquired], timeout=self._timeouts.queue)
+        except asyncio.CancelledError:
+            if not acquired.cancel():
+                self._slots.release()
+            raise
+        if not acquired.done():
+            acquired.cancel()
             hanging = "; ".join(self.hanging())
             message = f"no worker thread was free for {self._timeouts.queue:g} s{hanging and ': '}{hanging}"
-            raise Error(Kind.UNAVAILABLE, message, "repeat the request later", "kernel_busy") from None
+            raise Error(Kind.UNAVAILABLE, message, "repeat the request later", "kernel_busy")
 
     def _replace(self, running: _RunningJob) -> None:
         """Give the slot of a hanging job to another job."""
@@ -129,6 +138,7 @@ class Workers:
 
     def _ended(self, running: _RunningJob) -> None:
         self._running.discard(running)
+        self._jobs_ended += 1
         if running.alarm:
             running.alarm.cancel()
         if running.end and not running.end.done():

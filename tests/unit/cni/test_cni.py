@@ -58,9 +58,18 @@ def test_half_an_answer_counts_as_none(received: bytes) -> None:
 
 def test_answer_of_another_dialect_is_recognised() -> None:
     head = b"HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: 20\r\n\r\n"
-    assert _answer(head + b'{"message":"no path"}') == (404, False, b'{"message":"no path"}')
+    answer = _answer(head + b'{"message":"no path"}')
+    assert (answer.status, answer.is_cni, answer.body) == (404, False, b'{"message":"no path"}')
     assert reason(b'{"message":"no path"}') == "no path"
     assert reason(b"<html>") == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "field", "seconds"),
+    [(503, "Retry-After: 2", 2), (500, "Retry-After: 2", 0), (503, "Retry-After: soon", 0), (503, "X: 1", 0)],
+)
+def test_answer_that_asks_for_patience_is_recognised(status: int, field: str, seconds: int) -> None:
+    assert _answer(f"HTTP/1.1 {status} Later\r\n{field}\r\n\r\n".encode()).retry_after == seconds
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from threading import Event
 
@@ -56,6 +57,29 @@ async def test_job_beyond_the_spare_threads_is_503_in_time(stuck: Event) -> None
     stuck.set()
     await asyncio.gather(*hanging)
     assert await workers.run(str, 1) == "1"
+    workers.close()
+
+
+async def test_job_waits_for_a_thread_as_long_as_others_end() -> None:
+    workers = Workers(threads=1, spare=1, timeouts=Timeouts(queue=0.2))
+    jobs = [workers.run(time.sleep, 0.05) for _ in range(12)]
+    async with asyncio.timeout(SOON):
+        assert await asyncio.gather(*jobs) == [None] * 12
+    workers.close()
+
+
+async def test_caller_cancelled_in_the_queue_leaves_its_place(stuck: Event) -> None:
+    workers = Workers(threads=1)
+    hanging = asyncio.create_task(workers.run(hang, stuck))
+    waiting = [asyncio.create_task(workers.run(str, number)) for number in range(3)]
+    await asyncio.wait(waiting, timeout=0.05)
+    waiting[0].cancel()
+    stuck.set()
+    waiting[1].cancel()
+    async with asyncio.timeout(SOON):
+        assert await waiting[2] == "2"
+        assert await hanging == "came back"
+        assert await workers.run(str, 3) == "3"
     workers.close()
 
 

@@ -10,6 +10,7 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
+from sandnet.api.errors import retry_after
 from sandnet.errors import Error, Kind
 from sandnet.wire.cni import ErrorResult
 from sandnet.wire.cni_versions import NEWEST
@@ -69,7 +70,7 @@ def on_error(request: AnyRequest, error: Error) -> Response[bytes]:
     """Return the response to an error of sandnet's own classes; log it if its kind is ``INTERNAL``."""
     if error.kind is Kind.INTERNAL:
         log.error("%s failed: %s", request.scope["path"], error.message, exc_info=error)
-    return _response(request, code_of(error), error.message, error.hint)
+    return _response(request, code_of(error), error.message, error.hint, retry_after(error.code))
 
 
 def on_http_exception(request: AnyRequest, error: HTTPException) -> Response[bytes]:
@@ -83,7 +84,10 @@ def on_unexpected(request: AnyRequest, error: Exception) -> Response[bytes]:
     return _response(request, 100, "internal error", "see the daemon's log")
 
 
-def _response(request: AnyRequest, code: int, message: str, details: str = "") -> Response[bytes]:
+def _response(
+    request: AnyRequest, code: int, message: str, details: str = "", headers: Mapping[str, str] | None = None
+) -> Response[bytes]:
     version = str(request.state.get(VERSION_KEY, NEWEST))
     body = ErrorResult(cni_version=version, code=code, msg=message, details=details)
-    return Response(msgspec.json.encode(body), status_code=_STATUS.get(code, 400), media_type=MEDIA_TYPE)
+    status = _STATUS.get(code, 400)
+    return Response(msgspec.json.encode(body), status_code=status, headers=dict(headers or {}), media_type=MEDIA_TYPE)

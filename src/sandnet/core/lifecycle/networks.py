@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,8 +35,8 @@ class Networks:
         self._records = context.records
         self._closing: set[str] = set()
         """Networks about to be removed: they get no more endpoints, though their records do not show it yet."""
-        self._creating: set[str] = set()
-        """Networks whose creation is in progress; any other that is not ready was left half-way."""
+        self._creating: dict[str, asyncio.Event] = {}
+        """Networks whose creation is in progress, with its end; any other that is not ready was left half-way."""
 
     def list(self, name: str | None = None, partial_id: str | None = None) -> list[Network]:
         """Return the networks that are ready, in creation order, with exactly that name or an id with that prefix."""
@@ -159,13 +160,19 @@ class Networks:
             )
             net = await self._planned(driver, requested)
             self._refuse_taken(spec.name)  # another host's network may have come in between
-            self._creating.add(net.id)
+            self._creating[net.id] = asyncio.Event()
             written = self._records.commit(put=[net])
         try:
             await written
             return await self._make(net)
         finally:
-            self._creating.discard(net.id)
+            self._creating.pop(net.id).set()
+
+    async def creation_ended(self, name: str) -> None:
+        """Wait until no creation of a network of that name is in progress, whether it succeeds or fails."""
+        for net in self._records.networks_named(name):
+            if ended := self._creating.get(net.id):
+                await ended.wait()
 
     async def _make(self, net: Network) -> Network:
         try:

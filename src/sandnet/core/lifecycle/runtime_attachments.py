@@ -6,6 +6,7 @@ interface's name, and the endpoint is deleted with the container when the runtim
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple
@@ -78,6 +79,8 @@ class RuntimeAttachments:
         self._sandboxes = sandboxes
         self._removal = removal
         self._routes = SandboxRoutes(records)
+        self._attaching = Counter[str]()
+        """How many requests are about to attach a container, by the id of the network."""
 
     def find(self, network_name: str, container_id: str, interface: str) -> RuntimeAttachment | None:
         """Return the attachment of that key on the network, if it is ready."""
@@ -144,12 +147,15 @@ class RuntimeAttachments:
         async with self._hold(join.container_id, join.interface):
             await self._remove_leftovers(spec)
             network, is_new = await self._network(spec.network)
+            self._attaching[network.id] += 1
             try:
                 return await self._attach(network, spec)
             except BaseException:
-                if is_new:
+                if is_new and self._attaching[network.id] == 1 and not self._records.endpoints_of(network.id):
                     await roll_back(f"network {network.name}", self._removal.network_within(network.id))
                 raise
+            finally:
+                self._attaching -= Counter((network.id,))  # which forgets what is zero
 
     async def _attach(self, network: Network, spec: AttachSpec) -> RuntimeAttachment:
         endpoint = await self._endpoint(network, spec)
@@ -171,10 +177,12 @@ class RuntimeAttachments:
         try:
             return await self._networks.create_within(spec), True
         except Error as failure:
-            found = self._networks.list(name=spec.name)
-            if failure.kind is not Kind.NAME_TAKEN or not found:
+            if failure.kind is not Kind.NAME_TAKEN:
                 raise
-            return _matching(found[0], spec), False  # another request has created it in the meantime
+            await self._networks.creation_ended(spec.name)  # another request creates it
+            if found := self._networks.list(name=spec.name):
+                return _matching(found[0], spec), False
+            raise
 
     async def _endpoint(self, network: Network, spec: AttachSpec) -> Endpoint:
         free = [name for name in spec.names if not self._records.endpoints_named(name, network.id)]
