@@ -19,6 +19,7 @@ from sandnet.transport import Location, Tls, unreachable
 from sandnet.wire.bandwidth import EndpointChange
 from sandnet.wire.daemon_version import Version
 from sandnet.wire.explain import Explanation
+from sandnet.wire.health import Health
 from sandnet.wire.libnetwork import (
     Backend,
     BackendChange,
@@ -26,7 +27,6 @@ from sandnet.wire.libnetwork import (
     EndpointCreate,
     ErrorBody,
     Event,
-    Health,
     Join,
     Network,
     NetworkChange,

@@ -21,10 +21,10 @@ from sandnet.wire import (
     daemon_version,
     direct_ports,
     explain,
+    health,
     interface_options,
     libnetwork,
     nodes,
-    prepared_sandboxes,
     reconcile,
     sandbox_interfaces,
 )
@@ -188,7 +188,7 @@ def test_documented_rest_operations_are_exactly_the_existing() -> None:
 def described_structs() -> Iterator[type[msgspec.Struct]]:
     """The bodies of requests and answers, and what they contain."""
     modules = (bandwidth, daemon_version, direct_ports, explain, interface_options, libnetwork, nodes)
-    for module in (*modules, prepared_sandboxes, reconcile, sandbox_interfaces):
+    for module in (*modules, health, reconcile, sandbox_interfaces):
         for each in vars(module).values():
             if isinstance(each, type) and issubclass(each, msgspec.Struct) and each.__module__ == module.__name__:
                 yield each

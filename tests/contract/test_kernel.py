@@ -218,7 +218,21 @@ def prepared_veth(prepared: PreparedSandbox, **options: Any) -> Veth:
     return VETH._replace(host_link=prepared.host_link, interface=prepared.interface, **options)
 
 
-@pytest.mark.parametrize("options", [{}, {"mtu": 1400}, {"hairpin": True}, {"isolated": True}, {"address_ipv6": None}])
+FURTHER = (ip_address("172.20.0.50"), ip_address("fd00:20::50"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"mtu": 1400},
+        {"hairpin": True},
+        {"isolated": True},
+        {"address_ipv6": None},
+        {"additional_addresses": FURTHER},
+        {"additional_addresses": FURTHER, "hairpin": True},
+    ],
+)
 def test_plugged_prepared_link_is_as_any_other(case: KernelCase, options: dict[str, Any]) -> None:
     case.kernel.links.ensure_bridge(BRIDGE)
     prepared = case.kernel.pool.prepare()
@@ -238,7 +252,10 @@ def test_plugged_prepared_link_is_as_any_other(case: KernelCase, options: dict[s
     case.kernel.links.plug(KEY, veth)
     case.kernel.namespaces.default_routes(KEY, routes)
     assert state() == before
-    assert case.inner_addresses(KEY, "eth0") == {str(each) for each in (veth.address, veth.address_ipv6) if each}
+    further = map(ip_interface, veth.additional_addresses)
+    assert case.inner_addresses(KEY, "eth0") == {
+        str(each) for each in (veth.address, veth.address_ipv6, *further) if each
+    }
     assert case.gateways(KEY) == {str(route.gateway) for route in routes}
 
 

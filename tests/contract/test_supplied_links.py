@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, ip_interface
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_interface
 
 import pytest
 
@@ -131,6 +131,9 @@ def test_macvlan_is_made_once_and_moves_in_and_out(case: KernelCase) -> None:
     assert (found.kind, found.up, found.mac) == ("macvlan", False, MAC)
     case.kernel.supplied_links.place(KEY, LINK._replace(source=STACKED.name, routes=()))
     assert case.inner_addresses(KEY, "web0") == {"10.99.0.5/24", "fd00:99::5/64"}
+    more = LINK._replace(source=STACKED.name, routes=(), additional_addresses=(ip_address("10.99.0.50"),))
+    case.kernel.supplied_links.place(KEY, more)
+    assert case.inner_addresses(KEY, "web0") == {"10.99.0.5/24", "fd00:99::5/64", "10.99.0.50/32"}
     case.kernel.supplied_links.withdraw(KEY, STACKED.name, LINK.alias)
     case.kernel.links.delete([STACKED.name])
     assert case.kernel.links.find(STACKED.name) is None

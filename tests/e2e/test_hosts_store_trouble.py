@@ -247,11 +247,11 @@ def chain(hook: str) -> str:
 
 
 class TestNewerRelease:
-    """Records of a release that knows more, written by hand: there is no second format yet."""
+    """Records of a release that knows more, written by hand: with a format that this one does not have."""
 
     def test_unknown_fields_are_ignored(self, lab: RunningLab) -> None:
         key, network = self.record(lab, "network")
-        host = {"name": "h9", "release": "9.0.0", "formats": [1, 2], "underlay": "10.200.0.9", "colour": "blue"}
+        host = {"name": "h9", "release": "9.0.0", "formats": [1, 2, 3], "underlay": "10.200.0.9", "colour": "blue"}
         self.put(lab, "/sandnet/host/h9", host)
         self.put(lab, key, {**network, "colour": "blue", "network": {**network["network"], "colour": "blue"}})
         lab.wait_until(lambda: all("9.0.0" in lab.sandnet(number, "node", "ls") for number in lab.hosts), SECONDS)

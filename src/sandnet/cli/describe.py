@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from sandnet.wire.direct_ports import DirectPort
     from sandnet.wire.libnetwork import Backend, BoundPort, Endpoint, Network, Probe, Sandbox, Service
+    from sandnet.wire.sandbox_interfaces import SandboxInterface
 
 
 SERVICE_COLUMNS = ("NAME", "NETWORK", "CONTAINER", "ADDRESS", "PORTS", "STATE")
@@ -27,7 +28,7 @@ Only the last column's cells may contain blanks.
 def service_row(svc: Endpoint | Service, no_trunc: bool) -> tuple[str, ...]:
     """Return a row of ``service ls`` and ``endpoint ls``."""
     containers = ",".join(short(backend.id, no_trunc) for backend in svc.backends or ())
-    addresses = ",".join(filter(None, (svc.address or "", svc.address_ipv6 or "")))
+    addresses = ",".join(filter(None, (svc.address or "", svc.address_ipv6 or "", *(svc.additional_addresses or ()))))
     ports = ",".join(map(_bound_port, svc.port_mapping or ()))
     return svc.id, svc.name, svc.network, containers, addresses, ports, _state(svc.backends or ())
 
@@ -70,6 +71,7 @@ def endpoint_text(what: str, end: Endpoint | Service) -> str:
             ("Network", end.network),
             ("Address", end.address or ""),
             ("IPv6 address", end.address_ipv6 or ""),
+            ("Additional addresses", ", ".join(end.additional_addresses or ())),
             ("MAC", end.mac or ""),
             ("Gateway", end.gateway or ""),
             ("Aliases", ", ".join(end.aliases or ())),
@@ -123,14 +125,20 @@ def sandbox_text(sandbox: Sandbox) -> str:
     rows = [
         (
             interface.interface,
-            interface.address or "",
-            interface.address_ipv6 or "",
+            ",".join(_of_family(4, interface)),
+            ",".join(_of_family(6, interface)),
             names.get(interface.endpoint, ""),
             interface.network,
         )
         for interface in sandbox.interfaces or ()
     ]
     return _with_table(head, "Interfaces", ("INTERFACE", "ADDRESS", "IPV6 ADDRESS", "ENDPOINT", "NETWORK"), rows)
+
+
+def _of_family(version: int, interface: SandboxInterface) -> list[str]:
+    """Return the addresses of one family that an interface has."""
+    every = filter(None, (interface.address, interface.address_ipv6, *interface.additional_addresses))
+    return [each for each in every if (":" in each) is (version == 6)]
 
 
 def _with_table(head: str, title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -32,6 +32,15 @@ OPTION = click.option(
     help="Option of resolv.conf, such as ndots:1 (repeatable), beside the network's and the host's.",
 )
 
+ADDRESSES = (
+    click.option(
+        "--ip",
+        multiple=True,
+        metavar="IP",
+        help="IPv4 address (repeatable; further ones are additional). Default: the network's next one.",
+    ),
+    click.option("--ip6", multiple=True, metavar="IP", help="IPv6 address (repeatable; further ones are additional)."),
+)
 _CREATE = (
     click.option(
         "-p",
@@ -49,8 +58,7 @@ _CREATE = (
         metavar="PORT[/PROTO]",
         help="A port on which the service listens (repeatable).",
     ),
-    click.option("--ip", metavar="IP", help="IPv4 address. Default: the network's next one."),
-    click.option("--ip6", metavar="IP", help="IPv6 address."),
+    *ADDRESSES,
     click.option("--mac", metavar="MAC", help="MAC address. Default: made from the IPv4 address."),
     click.option("--label", "labels", type=parameters.PAIR, multiple=True, metavar="K=V", help="A label (repeatable)."),
     click.option("--alias", "aliases", multiple=True, metavar="NAME", help="A further name (repeatable)."),
@@ -148,6 +156,11 @@ def join_options(command: F) -> F:
     return _with(tap_options(command), _JOIN)
 
 
+def address_options(command: F) -> F:
+    """Add the options for the addresses of a new endpoint."""
+    return _with(command, ADDRESSES)
+
+
 def _with(command: F, options: Iterable[Callable[[F], F]]) -> F:
     for option in reversed(tuple(options)):
         command = option(command)
@@ -176,8 +189,9 @@ def _created(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "exposed_ports": exposed or None,
         "port_mapping": [port.request for port in ports] or None,
-        "address": values["ip"],
-        "address_ipv6": values.get("ip6"),
+        "address": next(iter(values["ip"]), None),
+        "address_ipv6": next(iter(values["ip6"]), None),
+        "additional_addresses": [*values["ip"][1:], *values["ip6"][1:]] or None,
         "mac": values.get("mac"),
         "labels": dict(values.get("labels", ())) or None,
         "aliases": list(values.get("aliases", ())) or None,

@@ -22,6 +22,7 @@ def text(tap: Tap) -> tuple[tuple[str, str], ...]:
         ("MTU", str(tap.mtu)),
         ("Address", tap.address),
         ("IPv6 address", tap.address_ipv6 or ""),
+        ("Additional addresses", ", ".join(tap.additional_addresses)),
         ("Gateway", tap.gateway or ""),
         ("IPv6 gateway", tap.gateway_ipv6 or ""),
         ("Name servers", ", ".join(tap.name_servers)),

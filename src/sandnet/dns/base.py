@@ -33,6 +33,8 @@ class SetNames(msgspec.Struct, frozen=True, kw_only=True, tag="names"):
     names: tuple[str, ...]
     """Lower case, without a trailing dot; reverse lookups return the first one."""
     addresses: tuple[Address, ...]
+    additional_addresses: tuple[Address, ...] = ()
+    """Further addresses that have the owner's name in reverse lookups. The names do not resolve to them."""
 
 
 class RemoveNames(msgspec.Struct, frozen=True, kw_only=True, tag="no_names"):

@@ -44,6 +44,8 @@ class _Owned(NamedTuple):
 
     names: tuple[str, ...]
     addresses: tuple[Address, ...]
+    reversible: tuple[Address, ...]
+    """The addresses, and the additional ones."""
 
 
 class _Zone:
@@ -72,7 +74,7 @@ class _Zone:
         for name in owned.names:
             others = self.owners_by_name.get(name)
             self.owners_by_name[name] = (*others, owner) if others else single
-        for address in owned.addresses:
+        for address in owned.reversible:
             others = self.owners_by_address.get(address)
             self.owners_by_address[address] = (*others, owner) if others else single
 
@@ -82,7 +84,7 @@ class _Zone:
             return
         for name in owned.names:
             _without(self.owners_by_name, name, owner)
-        for address in owned.addresses:
+        for address in owned.reversible:
             _without(self.owners_by_address, address, owner)
 
     def addresses(self, name: str) -> tuple[Address, ...]:
@@ -221,8 +223,10 @@ class _Builder:
     def _set_names(self, change: SetNames) -> None:
         zone = self._editable_zone(change.network_id, change.network.lower())
         zone.remove(change.owner)
-        names = dict.fromkeys(map(canonical, change.names))
-        zone.add(change.owner, _Owned(tuple(names), tuple(dict.fromkeys(change.addresses))))
+        names = tuple(dict.fromkeys(map(canonical, change.names)))
+        addresses = tuple(dict.fromkeys(change.addresses))
+        further = change.additional_addresses
+        zone.add(change.owner, _Owned(names, addresses, tuple(dict.fromkeys((*addresses, *further)))))
 
     def _remove_names(self, change: RemoveNames) -> None:
         zone = self._zones.get(change.network_id)

@@ -1,10 +1,13 @@
-"""Routes and parameters of an interface, from the options of its join and its network."""
+"""Addresses, routes and parameters of an interface, from its endpoint and the options of its join and its network."""
 
 from __future__ import annotations
 
+from sandnet.errors import invalid
 from sandnet.kernel.types import Veth
-from sandnet.model import Attachment, Network
+from sandnet.model import Attachment, EndpointSpec, Network
+from sandnet.model.interfaces.additional_addresses import check_additional
 from sandnet.model.interfaces.interface_options import InterfaceOptions, sysctl_path
+from sandnet.model.network import OWN_DRIVERS
 
 
 def with_interface_options(veth: Veth, net: Network, att: Attachment) -> Veth:
@@ -21,3 +24,17 @@ def with_interface_options(veth: Veth, net: Network, att: Attachment) -> Veth:
         routes=tuple((to, gateway) for to, gateway in routes.items() if to.version in families),
         parameters=tuple((sysctl_path(name, att.interface), value) for name, value in own.sysctls.items()),
     )
+
+
+def check_additional_addresses(net: Network, spec: EndpointSpec) -> None:
+    """Refuse additional addresses that no endpoint can have, and all on a network of a plugin.
+
+    Its protocol has one address of each family.
+
+    Raises:
+        Error: ``INVALID``.
+    """
+    check_additional(spec.additional_addresses, (spec.address, spec.address_ipv6), "additional_addresses")
+    if spec.additional_addresses and net.driver not in OWN_DRIVERS:
+        message = f"network {net.name} ({net.driver}) gives an endpoint one address of each family"
+        raise invalid(message, "leave the additional addresses out", "one_address")

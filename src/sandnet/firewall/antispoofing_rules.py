@@ -195,14 +195,13 @@ def elements(net: Network, endpoint: Endpoint, attachment: Attachment) -> PortEl
 
 def _questions(net: Network, attachment: Attachment) -> PortElements:
     """Return the elements that send a sandbox's questions at its gateway to its own sockets of the resolver."""
-    own = {held.version: held.ip for held in (attachment.address, attachment.address_ipv6) if held}
     return {
         Element(
-            inet_set(f"askers{gateway.version}"),
-            join_parts(link_name(net.link), own[gateway.version].packed, gateway.ip.packed),
+            inet_set(f"askers{gateway.version}"), join_parts(link_name(net.link), own.ip.packed, gateway.ip.packed)
         ): gateway_socket(attachment.container_id, gateway.version).packed
         for gateway in dns_gateways(net, is_machine=attachment.tap is not None)
-        if gateway.version in own
+        for own in attachment.addresses
+        if gateway.version == own.version
     }
 
 
@@ -220,6 +219,10 @@ def _keys(endpoint: Endpoint, attachment: Attachment) -> Iterator[tuple[str, byt
             yield "sources4", join_parts(port, mac, address.packed)
         if own != service and not attachment.holder:
             yield "unclaimed4", join_parts(port, service.packed)
+    for further in attachment.additional_addresses:
+        yield f"sources{further.version}", join_parts(port, mac, further.ip.packed)
+        if further.version == 6:
+            yield "claims6", join_parts(port, further.ip.packed)
     if attachment.address_ipv6 and endpoint.address_ipv6:
         yield "macs6", join_parts(port, mac)
         sources = {attachment.address_ipv6.ip, endpoint.address_ipv6.ip, link_local(attachment.mac)}

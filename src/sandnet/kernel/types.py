@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final, NamedTuple
 
-from sandnet.model.address import Address, Interface, Prefix
+from sandnet.model.address import Address, Interface, Prefix, all_addresses
 from sandnet.model.tap import TapOptions
 
 PackedPrefix = tuple[bytes, int]
@@ -279,6 +279,8 @@ class Veth(NamedTuple):
     """The port may talk to the bridge itself but to no other isolated port (``icc`` off)."""
     hairpin: bool
     """Frames may leave by the port they arrived on (a container that calls its own published port)."""
+    additional_addresses: tuple[Address, ...] = ()
+    """Further addresses of this sandbox alone. None of them is the source of connections that name none."""
     service: IPv4Interface | None = None
     service_ipv6: IPv6Interface | None = None
     """A further address, shared with other sandboxes; ``None``: none, or the present one stays."""
@@ -299,6 +301,12 @@ class Veth(NamedTuple):
     """Destinations through the interface, each with its next hop; ``None``: on the link."""
     parameters: tuple[tuple[str, str], ...] = ()
     """Kernel parameters of the interface, as paths below ``/proc/sys``, and their values."""
+
+    @property
+    def own_addresses(self) -> tuple[Address, ...]:
+        """The addresses that no other sandbox has, the primary ones first."""
+        ipv4, ipv6 = self.address and self.address.ip, self.address_ipv6 and self.address_ipv6.ip
+        return all_addresses(ipv4, ipv6, self.additional_addresses)
 
 
 class DefaultRoute(NamedTuple):
@@ -351,6 +359,8 @@ class MovedLink(NamedTuple):
     """Destinations through it, each with its next hop; ``None``: on the link."""
     alias: str
     """Identifies it, wherever it is."""
+    additional_addresses: tuple[Address, ...] = ()
+    """See :attr:`Veth.additional_addresses`."""
 
 
 class Macvlan(NamedTuple):

@@ -12,7 +12,9 @@ import os
 import socket
 from abc import ABC
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     Address = IPv4Address | IPv6Address
@@ -82,6 +84,12 @@ def socket_address(address: Address, port: int) -> tuple[str, int] | tuple[str, 
         return str(address), port
     index = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
     return str(address).partition("%")[0], port, 0, index
+
+
+def all_addresses(ipv4: T | None, ipv6: T | None, additional: tuple[T, ...]) -> tuple[T, ...]:
+    """Return the primary addresses that are there, and then the additional ones."""
+    primary = tuple(each for each in (ipv4, ipv6) if each is not None)
+    return (*primary, *additional) if additional else primary
 
 
 def mac_for(address: IPv4Address) -> str:

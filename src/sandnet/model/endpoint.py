@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from sandnet.model.address import Address, Interface, all_addresses
 from sandnet.model.interfaces.bandwidth import Bandwidth
 from sandnet.model.network import Phase
 from sandnet.model.ports import BoundPort, DirectPort, ExposedPort, PortMapping
@@ -62,6 +63,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     created: float
     address: IPv4Interface | None = None
     address_ipv6: IPv6Interface | None = None
+    additional_addresses: tuple[Interface, ...] = ()
+    """Further addresses of its one container: it can have no second one."""
     mac: str = ""
     """Lower-case, colon-separated; empty for drivers without links."""
     exposed_ports: tuple[ExposedPort, ...] = ()
@@ -87,6 +90,11 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of each of its interfaces. A direction without one has the network's."""
 
     @property
+    def addresses(self) -> tuple[Interface, ...]:
+        """All its addresses, the primary ones first."""
+        return all_addresses(self.address, self.address_ipv6, self.additional_addresses)
+
+    @property
     def is_published(self) -> bool:
         """Whether any port of it is open, at the host's addresses or at its own."""
         return bool(self.ports or self.direct_ports)
@@ -102,6 +110,8 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
     port_mapping: tuple[PortMapping, ...] = ()
     address: IPv4Address | None = None
     address_ipv6: IPv6Address | None = None
+    additional_addresses: tuple[Address, ...] = ()
+    """See :attr:`Endpoint.additional_addresses`."""
     claimed: bool = False
     """Whether a container engine has claimed the addresses before, so that they are not free and nevertheless its own.
     """

@@ -13,11 +13,11 @@ import re
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
 
 from sandnet.errors import Error
-from sandnet.model.address import mac_for
+from sandnet.model.address import Address, mac_for
 from sandnet.model.endpoint import Endpoint
 from sandnet.model.ids import CONTAINER_ID, ENDPOINT_NAME, NETWORK_NAME
 from sandnet.model.interfaces.bandwidth import FIELDS, Bandwidth, check_bandwidth
@@ -89,8 +89,10 @@ class AttachmentAlias(NamedTuple):
     """``4`` and ``6`` the interface's addresses; ``a`` and ``b`` the endpoint's, if they differ; ``m`` the MAC, if not
     derived from the address; ``k`` the name in the sandbox directory, if it is not derived from the container's id;
     ``t`` the owner, group and options of a tap; ``q`` the process in the join request and its start time; ``w`` weight;
-    ``p`` gateway priority; ``l`` rates and bursts; ``s`` the creation time in seconds since the epoch."""
+    ``p`` gateway priority; ``l`` rates and bursts; ``i`` additional addresses; ``s`` the creation time in seconds since
+    the epoch."""
     whole: bool
+    """Whether the alias is complete."""
 
     @property
     def key(self) -> str:
@@ -158,6 +160,7 @@ def attachment_alias(endpoint: Endpoint, sandbox: Sandbox, attachment: Attachmen
         ("w", attachment.weight if attachment.weight != 1 else None),
         ("p", attachment.gateway_priority or None),
         ("l", bandwidth_text(endpoint.bandwidth) if endpoint.bandwidth else None),
+        ("i", ",".join(str(each.ip) for each in endpoint.additional_addresses) or None),
         ("s", int(endpoint.created)),
     )
     words = (_ATTACHMENT, _short(endpoint.id), endpoint.name, sandbox.container_id, attachment.interface, flags or "-")
@@ -274,6 +277,14 @@ def address6(text: str | None) -> IPv6Address | None:
         return IPv6Address(text) if text else None
     except ValueError:
         return None
+
+
+def addresses(text: str | None) -> tuple[Address, ...]:
+    """Parse the additional addresses in an alias; none, if they are missing or invalid."""
+    try:
+        return tuple(ip_address(each) for each in text.split(",")) if text else ()
+    except ValueError:
+        return ()
 
 
 def created_of(alias: NetworkAlias | AttachmentAlias) -> float:

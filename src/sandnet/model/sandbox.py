@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from sandnet.model.address import Address
+from sandnet.model.address import Address, Interface, all_addresses
 from sandnet.model.interfaces.interface_options import InterfaceOptions
 from sandnet.model.network import Phase
 from sandnet.model.process import Process
@@ -134,6 +134,8 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     address: IPv4Interface | None = None
     address_ipv6: IPv6Interface | None = None
     """Address of the interface: the endpoint's, unless another backend had it when this one was attached."""
+    additional_addresses: tuple[Interface, ...] = ()
+    """Further addresses of the interface: those of the endpoint."""
     mac: str = ""
     gateway_priority: int = 0
     holder: bool = True
@@ -153,6 +155,11 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     options: InterfaceOptions | None = None
     supplied: SuppliedLink | None = None
     """The link that a network plugin made for it; ``None``: the daemon makes the link, or there is none."""
+
+    @property
+    def addresses(self) -> tuple[Interface, ...]:
+        """All addresses of the interface, the primary ones first."""
+        return all_addresses(self.address, self.address_ipv6, self.additional_addresses)
 
 
 class JoinSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from sandnet.wire.bandwidth import Bandwidth
 from sandnet.wire.direct_ports import DirectPort
 from sandnet.wire.interface_options import InterfaceRequest
-from sandnet.wire.prepared_sandboxes import PreparedSandboxes
 from sandnet.wire.sandbox_interfaces import SandboxInterface, TapRequest
 
 T = TypeVar("T")
@@ -106,6 +105,8 @@ class EndpointCreate(Struct, kw_only=True, omit_defaults=True):
     port_mapping: list[PortMapping] | None = None
     address: str | None = None
     address_ipv6: str | None = None
+    additional_addresses: list[str] | None = None
+    """Further addresses of its one container, of both families."""
     mac: str | None = None
     labels: dict[str, str] | None = None
     aliases: list[str] | None = None
@@ -232,6 +233,7 @@ class Endpoint(Struct, kw_only=True):
     """The network's name."""
     address: str | UnsetType | None = UNSET
     address_ipv6: str | UnsetType | None = UNSET
+    additional_addresses: list[str] | UnsetType = UNSET
     mac: str | UnsetType | None = UNSET
     gateway: str | UnsetType | None = UNSET
     exposed_ports: list[TransportPort] | UnsetType = UNSET
@@ -255,6 +257,7 @@ class Service(Struct, kw_only=True):
     """The network's name."""
     address: str | UnsetType | None = UNSET
     address_ipv6: str | UnsetType | None = UNSET
+    additional_addresses: list[str] | UnsetType = UNSET
     mac: str | UnsetType | None = UNSET
     gateway: str | UnsetType | None = UNSET
     exposed_ports: list[TransportPort] | UnsetType = UNSET
@@ -339,28 +342,6 @@ class Event(Struct, kw_only=True):
     """For ``repaired``, what was wrong; for ``warning``, what must be checked."""
     object: dict[str, Any] | UnsetType = UNSET
     """The object as ``GET`` with ``verbose=true`` returns it; absent for a removed one."""
-
-
-class DriverHealth(Struct, kw_only=True):
-    """The availability of a driver on this host."""
-
-    name: str
-    available: bool
-    reason: str
-    """Why it is unavailable, or which features its networks lack here; empty: nothing is wrong."""
-
-
-class Health(Struct, kw_only=True):
-    """Answer of ``GET /healthz``."""
-
-    status: str
-    """``ok`` or ``degraded``."""
-    problems: list[str]
-    drivers: list[DriverHealth]
-    operations: int | UnsetType = UNSET
-    """Number of changes in progress, those of disconnected clients included."""
-    prepared_sandboxes: PreparedSandboxes | UnsetType = UNSET
-    """Only in a verbose answer; absent where the pool is off."""
 
 
 class ErrorBody(Struct, kw_only=True):

@@ -42,6 +42,8 @@ class Tap(Struct, kw_only=True):
     address: str
     """The guest's address in CIDR notation."""
     address_ipv6: str | None
+    additional_addresses: list[str] = []
+    """Further addresses that the guest may set."""
     gateway: str | None
     """``null``: no default route leads through this interface."""
     gateway_ipv6: str | None
@@ -66,6 +68,7 @@ class SandboxInterface(Struct, kw_only=True):
     interface: str
     address: str | None
     address_ipv6: str | None
+    additional_addresses: list[str] = []
     mac: str | None
     gateway_priority: int
     state: str

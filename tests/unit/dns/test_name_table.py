@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sandnet.dns.base import Alias, Change, RemoveClient, RemoveNames, SetClient, SetNames
 from sandnet.dns.name_table import NameTable
@@ -130,6 +131,15 @@ def test_reverse_lookup_prefers_the_endpoint_over_its_container() -> None:
     for order in (1, -1):
         both = [names("ep", "web"), names("box/ep", "box0123", "host")]
         assert NameTable().changed(*both[::order]).reverse(ON_FOO, ip_address("10.0.0.2")) == "web.foo"
+
+
+def test_additional_addresses_have_the_name_in_reverse_only() -> None:
+    further = ip_address("10.0.0.50")
+    table = NameTable().changed(replace(names("ep", "web"), additional_addresses=(further,)))
+    assert found(table, ON_FOO, "web") == ["10.0.0.2"]
+    assert table.reverse(ON_FOO, further) == "web.foo"
+    assert table.changed(names("ep", "web")).reverse(ON_FOO, further) is None
+    assert table.changed(RemoveNames(network_id="n1", owner="ep")).reverse(ON_FOO, further) is None
 
 
 def test_reverse_lookup_of_an_address_without_a_name_is_none() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv6Interface
 
 import pytest
 from msgspec.structs import replace
@@ -55,6 +55,15 @@ def test_further_backend_sends_from_but_does_not_claim_service() -> None:
 def test_guarded_port_without_ipv6_sends_no_ipv6() -> None:
     without = replace(FIRST, address_ipv6=None)
     assert [held(without, name) for name in ("sources6", "macs6", "claims6")] == [set(), set(), set()]
+
+
+def test_port_sends_from_additional_addresses_and_claims_them() -> None:
+    further = (IPv4Interface("10.9.0.50/24"), IPv6Interface("fd09::50/64"))
+    more = replace(FIRST, additional_addresses=further)
+    assert held(more, "sources4") - held(FIRST, "sources4") == {f'"snv1" . {FIRST.mac} . 10.9.0.50'}
+    assert held(more, "sources6") - held(FIRST, "sources6") == {f'"snv1" . {FIRST.mac} . fd09::50'}
+    assert {key[-2:] for key in held(more, "claims6") - held(FIRST, "claims6")} == {"50"}
+    assert held(more, "unclaimed4") == set()
 
 
 @pytest.mark.parametrize("link", ["", "snv1"])

@@ -181,6 +181,35 @@ def test_invalid_host_ports_in_an_alias_yield_no_network(printed: str) -> None:
     assert network_from_alias("bridge", link("snb0000000000"), mark, 1) is None
 
 
+def test_alias_has_the_additional_addresses_that_fit() -> None:
+    own = IPv4Interface("10.9.0.2/24")
+    ends = {"endpoint_id": "0" * 64, "network_id": "0" * 64, "container_id": "c", "phase": Phase.READY, "sequence": 4}
+    sandbox = Sandbox(
+        container_id="c", key="/run/netns/c", phase=Phase.READY, sequence=3, created=0.0, origin=Origin.MADE, inode=9,
+    )  # fmt: skip
+    for count in (2, 16):
+        further = tuple(IPv4Interface(f"10.9.0.{200 + number}/24") for number in range(count))
+        attachment = Attachment(**ends, interface="eth0", address=own, additional_addresses=further)  # type: ignore[arg-type]
+        endpoint = Endpoint(
+            id="0" * 64, name="web", network_id="0" * 64, phase=Phase.READY, sequence=2, created=1.0, address=own,
+            additional_addresses=further,
+        )  # fmt: skip
+        mark = read_alias(attachment_alias(endpoint, sandbox, attachment))
+        assert isinstance(mark, AttachmentAlias)
+        assert mark.whole == (count == 2)
+        known = further if mark.whole else ()
+        made = attachment_from_alias(link("snv0123456789", "veth"), mark, net(), 4)
+        assert made
+        assert (endpoint_from_alias(mark, net(), 2).additional_addresses, made.additional_addresses) == (known, known)
+
+
+@pytest.mark.parametrize("printed", ["10.9.1.5", "10.9.0.5,x", "fd00::5", ","])
+def test_invalid_additional_addresses_are_none(printed: str) -> None:
+    mark = read_alias(f"sandnet1 end {'A' * 43} web c eth0 - 4=10.9.0.2 i={printed}")
+    assert isinstance(mark, AttachmentAlias)
+    assert endpoint_from_alias(mark, net(), 2).additional_addresses == ()
+
+
 def test_limits_of_a_network_are_in_its_alias() -> None:
     mark = read_alias(network_alias(net(ingress_rate=10_000_000, egress_burst=0, egress_rate=8_000)))
     assert isinstance(mark, NetworkAlias)

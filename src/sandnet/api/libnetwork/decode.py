@@ -97,6 +97,10 @@ def endpoint_spec(body: wire.EndpointCreate | wire.ServicePublish) -> EndpointSp
         port_mapping=_mappings(_limited(body.port_mapping, "port_mapping", MAX_PORTS)),
         address=_optional(parsing.ipv4, body.address, "address"),
         address_ipv6=_optional(parsing.ipv6, body.address_ipv6, "address_ipv6"),
+        additional_addresses=tuple(
+            parsing.address(each, f"additional_addresses[{i}]")
+            for i, each in enumerate(body.additional_addresses or ())
+        ),
         mac=parsing.mac(body.mac, "mac") if body.mac else "",
         labels=parsing.labels(body.labels or {}),
         aliases=_aliases(_limited(body.aliases, "aliases", MAX_ALIASES)),

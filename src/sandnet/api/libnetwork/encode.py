@@ -20,11 +20,11 @@ from sandnet.model import Attachment, Endpoint, Network, Probe, Sandbox
 from sandnet.model.address import encode_hook
 from sandnet.model.remote_attachment import RemoteAttachment
 from sandnet.wire import explain, reconcile
+from sandnet.wire import health as wire_health
 from sandnet.wire import libnetwork as wire
 from sandnet.wire.bandwidth import Bandwidth
 from sandnet.wire.direct_ports import DirectPort
 from sandnet.wire.nodes import Node, NodeReachability
-from sandnet.wire.prepared_sandboxes import PreparedSandboxes
 from sandnet.wire.sandbox_interfaces import SandboxInterface, Tap
 
 
@@ -119,6 +119,7 @@ class Encoder:
     def _detail(self, encoded: wire.Endpoint | wire.Service, ep: Endpoint, net: Network) -> None:
         encoded.address = _text(ep.address)
         encoded.address_ipv6 = _text(ep.address_ipv6)
+        encoded.additional_addresses = [str(each) for each in ep.additional_addresses]
         encoded.mac = ep.mac or None
         encoded.gateway = _text(net.ipv4.gateway) if net.ipv4 else None
         encoded.exposed_ports = [wire.TransportPort(proto=port.proto, port=port.port) for port in ep.exposed_ports]
@@ -157,6 +158,7 @@ class Encoder:
             interface=attachment.interface,
             address=_text(attachment.address),
             address_ipv6=_text(attachment.address_ipv6),
+            additional_addresses=[str(each) for each in attachment.additional_addresses],
             mac=attachment.mac or None,
             gateway_priority=attachment.gateway_priority,
             state=attachment.phase.value,
@@ -165,11 +167,11 @@ class Encoder:
         )
 
 
-def health(found: Health, *, verbose: bool) -> wire.Health:
+def health(found: Health, *, verbose: bool) -> wire_health.Health:
     """Return the daemon's state."""
-    drivers = [wire.DriverHealth(name=d.name, available=d.available, reason=d.reason) for d in found.drivers]
+    drivers = [wire_health.DriverHealth(name=d.name, available=d.available, reason=d.reason) for d in found.drivers]
     operations = found.operations if verbose else msgspec.UNSET
-    return wire.Health(
+    return wire_health.Health(
         status=found.status,
         problems=list(found.problems),
         drivers=drivers,
@@ -178,8 +180,8 @@ def health(found: Health, *, verbose: bool) -> wire.Health:
     )
 
 
-def _pool(found: PoolStatus) -> PreparedSandboxes:
-    return PreparedSandboxes(
+def _pool(found: PoolStatus) -> wire_health.PreparedSandboxes:
+    return wire_health.PreparedSandboxes(
         ready=found.ready,
         target=found.target,
         limit=found.limit,

@@ -34,6 +34,7 @@ def encode_tap(core: Controller, sandbox: Sandbox, attachment: Attachment) -> Ta
         mtu=network.mtu or _USUAL_MTU,
         address=str(attachment.address),
         address_ipv6=str(attachment.address_ipv6) if attachment.address_ipv6 else None,
+        additional_addresses=[str(each) for each in attachment.additional_addresses],
         gateway=str(ipv4) if ipv4 else None,
         gateway_ipv6=str(ipv6) if ipv6 else None,
         name_servers=[str(server) for server in servers],

@@ -19,9 +19,9 @@ from sandnet.api.middleware.normalization import (
     MIN_API_VERSION,
 )
 from sandnet.core.controller import Controller
-from sandnet.wire import libnetwork as wire
 from sandnet.wire.daemon_version import Version
 from sandnet.wire.explain import Explanation
+from sandnet.wire.health import Health
 from sandnet.wire.reconcile import Reconcile, Reconciliation
 
 METRICS: Final = "text/plain; version=0.0.4"
@@ -29,7 +29,7 @@ METRICS: Final = "text/plain; version=0.0.4"
 
 
 @read("/healthz", summary="How the daemon is")
-async def healthz(core: Core, verbose: Verbose = False) -> wire.Health:
+async def healthz(core: Core, verbose: Verbose = False) -> Health:
     """Return 200 whenever the daemon serves. ``degraded`` reports what a restart would not repair."""
     return encode.health(core.health(), verbose=verbose)
 

@@ -12,7 +12,7 @@ from sandnet.cli import completers, output, parameters
 from sandnet.cli.groups import Command
 from sandnet.cli.parameters import Reference
 from sandnet.cli.rates import RATES, rate_options
-from sandnet.cli.requests import OPTION, SEARCH, join_request, service_request
+from sandnet.cli.requests import OPTION, SEARCH, address_options, join_request, service_request
 from sandnet.cli.session import Session
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sandnet.cli.execution.membership import CommandMembership
     from sandnet.client import Client
 
-ONE_SANDBOX_OPTIONS = ("name", "net", "ports", "ip", "aliases", "labels", *RATES)
+ONE_SANDBOX_OPTIONS = ("name", "net", "ports", "ip", "ip6", "aliases", "labels", *RATES)
 """Options of a service of its own, which exclude ``--service``."""
 
 
@@ -34,7 +34,7 @@ ONE_SANDBOX_OPTIONS = ("name", "net", "ports", "ip", "aliases", "labels", *RATES
     "--net",
     multiple=True,
     metavar="NETWORK",
-    help="Its network (repeatable; the first has ports and --ip). Default: the default network.",
+    help="Its network (repeatable; the first has ports and addresses). Default: the default network.",
     shell_complete=completers.networks,
 )
 @click.option("--name", help="The service's name, by which others reach it. Default: run- and eight digits.")
@@ -80,7 +80,7 @@ ONE_SANDBOX_OPTIONS = ("name", "net", "ports", "ip", "aliases", "labels", *RATES
 @click.option("--dns", multiple=True, metavar="IP", help="Nameserver for names outside (repeatable).")
 @SEARCH
 @OPTION
-@click.option("--ip", metavar="IP", help="IPv4 address. Default: the network's next one.")
+@address_options
 @rate_options
 @click.option("--log-file", metavar="FILE", help="With -d: append what it prints to this file. Default: nowhere.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] COMMAND...")
@@ -153,5 +153,5 @@ def _join(client: Client, membership: CommandMembership, values: Mapping[str, An
     join = join_request(membership.container, {**joined, "hostname": values["hostname"] or name.removeprefix("/")})
     networks = values["net"] or ("",)
     for place, network in enumerate(networks):
-        own = tied if place == 0 else {**tied, "ports": (), "ip": None}
+        own = tied if place == 0 else {**tied, "ports": (), "ip": (), "ip6": ()}
         membership.publish(service_request(name, network, own), join)

@@ -12,7 +12,7 @@ from sandnet.cli.session import Session
 
 if TYPE_CHECKING:
     from sandnet.client import Client
-    from sandnet.wire.libnetwork import Health
+    from sandnet.wire.health import Health
 
 
 @click.command(cls=Command, short_help="Say how the daemon is, and what there is.")

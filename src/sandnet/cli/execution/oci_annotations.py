@@ -60,7 +60,7 @@ def requested(state: ContainerState) -> OciAttachment | None:
     labels = {ID_LABEL: state.id, BUNDLE_LABEL: state.bundle}
     values = _values(ours, state, labels)
     services = [service_request(name, networks[0], values)]
-    further = {**values, "ports": (), "ip": None, "ip6": None, "mac": None}
+    further = {**values, "ports": (), "ip": (), "ip6": (), "mac": None}
     services += [service_request(name, network, further) for network in networks[1:]]
     join = join_request(
         state.id, {**values, "pid": state.pid, "hostname": ours.get(PREFIX + "hostname") or name, "aliases": ()}
@@ -84,8 +84,8 @@ def _values(ours: Mapping[str, str], state: ContainerState, labels: Mapping[str,
     return {
         "ports": _items(ours, PREFIX + "ports", _port),
         "aliases": _items(ours, PREFIX + "aliases", str),
-        "ip": ours.get(PREFIX + "ip") or None,
-        "ip6": ours.get(PREFIX + "ip6") or None,
+        "ip": _items(ours, PREFIX + "ip", str),
+        "ip6": _items(ours, PREFIX + "ip6", str),
         "mac": ours.get(PREFIX + "mac") or None,
         "dns": _items(ours, PREFIX + "dns", str),
         "dns_search": _items(ours, PREFIX + "dns-search", str),

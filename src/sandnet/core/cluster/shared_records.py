@@ -18,6 +18,7 @@ from sandnet.core.cluster.shared_values import (
     attached_prefix,
     encode,
     endpoint_claims,
+    format_of,
     network_claims,
     shared_endpoint,
     shared_network,
@@ -205,6 +206,7 @@ class SharedRecords:
                 raise _changed_elsewhere() from refused
 
     async def _create_endpoint(self, endpoint: Endpoint) -> None:
+        self._require_readers(endpoint)
         key = endpoint_key(endpoint)
         value = encode(shared_endpoint(endpoint, self._membership.name, self._membership.number))
         transaction = SharedTransaction([Put(key, value)], [Present(network_key(endpoint.network_id)), Absent(key)])
@@ -217,6 +219,17 @@ class SharedRecords:
         except ConditionFailed as refused:
             self._refused_at = refused.revision
             raise self._endpoint_taken(endpoint, refused) from refused
+
+    def _require_readers(self, endpoint: Endpoint) -> None:
+        """Refuse an endpoint that another host would read as another one.
+
+        Raises:
+            Error: ``CONFLICT``.
+        """
+        older = [host.name for host in self._view.hosts() if format_of(endpoint) not in host.formats]
+        if older:
+            message = f"endpoint {endpoint.name} has what earlier releases do not know: {', '.join(older)}"
+            raise Error(Kind.CONFLICT, message, "upgrade these hosts, or leave additional addresses out", "older_hosts")
 
     def _void_claimants(self, claims: Iterable[str]) -> list[Endpoint]:
         """Return the endpoints that have one of these claims and no longer count."""

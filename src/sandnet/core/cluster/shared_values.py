@@ -16,8 +16,8 @@ from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, Pha
 from sandnet.model.address import decode_hook, encode_hook
 from sandnet.model.tunnel import HostTunnel
 
-FORMAT: Final = 1
-"""The format of the values that this release writes."""
+FORMATS: Final = (1, 2)
+"""The formats of the values that this release reads and writes."""
 
 GENERATION: Final = "generation"
 """Random; another value means that the store was replaced."""
@@ -37,7 +37,7 @@ class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
     tunnel: HostTunnel | None = None
     """How its encrypted networks are reached; ``None``: it has no WireGuard."""
     release: str = ""
-    formats: tuple[int, ...] = (FORMAT,)
+    formats: tuple[int, ...] = FORMATS
     """Formats that it can read."""
     machine: str = ""
     """Digest of the machine's id: it finds another machine with this name."""
@@ -186,6 +186,11 @@ def attachment_claims(attachment: SharedAttachment) -> Iterator[str]:
         if attachment.mac:
             yield f"{CLAIMS}mac/{attachment.network_id}/{attachment.mac}"
         yield from address_claims(attachment.network_id, attachment)
+
+
+def format_of(endpoint: Endpoint) -> int:
+    """Return the format of an endpoint's value: 2 if it has additional addresses, which hosts of format 1 ignore."""
+    return 2 if endpoint.additional_addresses else 1
 
 
 def shared_network(network: Network) -> SharedNetwork:

@@ -191,7 +191,7 @@ class EngineIpam:
         before = time.time() - ABANDONED
         for pool in [pool for pool in self._engine.pools.values() if pool.created < before]:
             await self.release_pool(pool.id)
-        held = {own.ip for each in self._records.endpoints() for own in (each.address, each.address_ipv6) if own}
+        held = {own.ip for each in self._records.endpoints() for own in each.addresses}
         old = [each for each, created in self._engine.claims.items() if 0 < created < before and each not in held]
         await self._engine.delete_claims(*old)
         for net in self._records.networks():
@@ -232,7 +232,7 @@ class EngineIpam:
 
     def _is_held(self, net: Network, address: Address) -> bool:
         endpoints = self._records.endpoints_of(net.id)
-        return any(address in [own.ip for own in (each.address, each.address_ipv6) if own] for each in endpoints)
+        return any(address in [own.ip for own in each.addresses] for each in endpoints)
 
 
 def _prefix_of(pool_id: str) -> Prefix:

@@ -72,12 +72,13 @@ def _of_family(version: int, attached: Sequence[Attached], elected: Set[tuple[in
     for each, address in own:
         gateway = each.gateways.ipv4 if version == 4 else each.gateways.ipv6
         service = each.endpoint.address if version == 4 else each.endpoint.address_ipv6
+        further = [own.ip for own in each.attachment.additional_addresses if own.version == version]
         ports = {port.port for port in each.endpoint.ports if (port.proto, port.host_ip.version) == (UDP, version)}
         default = gateway is not None and (version, each.attachment.interface) not in elected
         yield SourceRoute(
             interface=each.attachment.interface,
             address=address,
-            sources=tuple(dict.fromkeys((address.ip, *([service.ip] if service else [])))),
+            sources=tuple(dict.fromkeys((address.ip, *([service.ip] if service else []), *further))),
             gateway=gateway,
             others=_others(address, (other for _, other in own)) if gateway else (),
             default=default,

@@ -15,6 +15,7 @@ from sandnet.core.runtime.operations import roll_back
 from sandnet.core.runtime.plugin_requests import asked
 from sandnet.core.state.shared_writer import CHOICES, CLAIMED_ELSEWHERE
 from sandnet.drivers.base import PLUGIN_REFUSED, Driver, ExternalDriver, PortPublisher
+from sandnet.drivers.interface_setup import check_additional_addresses
 from sandnet.drivers.port_allocator import direct_ports
 from sandnet.drivers.traffic_shaping import check_shaping
 from sandnet.errors import Error, Kind, invalid, not_found
@@ -85,6 +86,7 @@ class Endpoints:
         await self._finish_interrupted(network, spec.name)
         self._refuse_taken(network, spec.name)
         check_shaping(driver, network, spec.bandwidth)
+        check_additional_addresses(network, spec)
         process = await identify(self._context.kernel, self._context.workers, spec.watch_pid)
         try:
             ports = await self._bind(driver, network, spec.port_mapping)
@@ -141,7 +143,7 @@ class Endpoints:
                 try:
                     return await self._reserve(network.id, endpoint_id, spec, ports, process)
                 except Error as failure:
-                    if failure.code != CLAIMED_ELSEWHERE or spec.address or spec.address_ipv6 or spec.mac:
+                    if failure.code != CLAIMED_ELSEWHERE or _is_fixed(spec):
                         raise
                     refusal = failure
                     await self._records.catch_up()
@@ -177,6 +179,7 @@ class Endpoints:
             created=time.time(),
             address=lease.address,
             address_ipv6=lease.address_ipv6,
+            additional_addresses=lease.additional,
             mac=lease.mac,
             exposed_ports=spec.exposed_ports,
             ports=tuple(ports),
@@ -193,7 +196,7 @@ class Endpoints:
             written = self._records.commit(put=[endpoint], cursor=lease.cursor)
             named = await (written if unfinished else self._named_while(written, network, endpoint))
         except BaseException:
-            self._context.leases.release(network, lease.address, lease.address_ipv6)
+            self._context.leases.release(network, *endpoint.addresses)
             raise
         if named:
             await named
@@ -310,7 +313,7 @@ class Endpoints:
         await self._records.commit(delete=[endpoint])
         if unnamed:
             await unnamed
-        self._context.leases.release(network, endpoint.address, endpoint.address_ipv6)
+        self._context.leases.release(network, *endpoint.addresses)
 
     def _refuse_taken(self, network: Network, name: str) -> None:
         for holder in self._records.endpoints_named(name, network.id):
@@ -330,6 +333,11 @@ class Endpoints:
                     message = f"host port {what} is held by endpoint {endpoint.name} on network {network.name}"
                     return Error(failure.kind, message, failure.hint, failure.code)
         return failure
+
+
+def _is_fixed(spec: EndpointSpec) -> bool:
+    """Return whether another attempt would request the same address or MAC again."""
+    return bool(spec.address or spec.address_ipv6 or spec.additional_addresses or spec.mac)
 
 
 def ready(endpoints: Sequence[Endpoint]) -> list[Endpoint]:

@@ -69,7 +69,7 @@ class Joins:
         existing = self._records.attachments_of_endpoint(endpoint.id)
         driver = self._context.drivers.working(network.driver)
         external = isinstance(driver, ExternalDriver)
-        shares = not endpoint.address or isinstance(driver, LoadBalancing)
+        shares = not endpoint.address or (isinstance(driver, LoadBalancing) and not endpoint.additional_addresses)
         remote = self._records.remote.of_endpoint(endpoint.id)
         shareable = shares and spec.tap is None
         check_not_joined(endpoint, existing, remote, spec.container_id, many=many and shares, shareable=shareable)

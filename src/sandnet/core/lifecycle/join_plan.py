@@ -256,7 +256,7 @@ def plan_attachment(
     host_link = host_link or port_name(new_id())
     interface = outer_name(host_link) if spec.external_key else _interface(spec, taken)
     first = not records.attachments_of_endpoint(endpoint.id) and not records.remote.of_endpoint(endpoint.id)
-    lease = Lease(endpoint.address, endpoint.address_ipv6, endpoint.mac, None)
+    lease = Lease(endpoint.address, endpoint.address_ipv6, endpoint.mac, None, endpoint.additional_addresses)
     if not first:
         lease = leases.take(network, EndpointSpec(name=endpoint.name))
         lease = lease._replace(mac=new_mac() if lease.mac else "")
@@ -270,6 +270,7 @@ def plan_attachment(
         host_link=host_link if lease.mac else "",
         address=lease.address,
         address_ipv6=lease.address_ipv6,
+        additional_addresses=lease.additional,
         mac=lease.mac,
         gateway_priority=spec.gateway_priority,
         holder=first,
@@ -335,6 +336,7 @@ def moved_link(attachment: Attachment) -> MovedLink | None:
         interface=attachment.interface,
         mac=attachment.mac,
         addresses=tuple(each for each in (attachment.address, attachment.address_ipv6) if each),
+        additional_addresses=tuple(each.ip for each in attachment.additional_addresses),
         routes=tuple((route.destination, route.gateway) for route in link.routes),
         alias=supplied_alias(attachment.endpoint_id),
     )

@@ -225,10 +225,10 @@ class ResolverSync:
         for attachment in self._linked(sandbox):
             endpoint = self._records.endpoint(attachment.endpoint_id)
             shared = set(_addresses(endpoint)) if endpoint and self._mates(attachment) else set()
-            own = {address.version: address for address in _addresses(attachment) if address not in shared}
-            for gateway in self._gateways(attachment):
-                if gateway.version in own:
-                    found[gateway.version] = (*found.get(gateway.version, ()), own[gateway.version])
+            own = [each.ip for each in attachment.addresses if each.ip not in shared]
+            for version in {gateway.version for gateway in self._gateways(attachment)}:
+                if sources := tuple(each for each in own if each.version == version):
+                    found[version] = (*found.get(version, ()), *sources)
         return found
 
     def _mates(self, attachment: Attachment) -> list[Attachment]:
@@ -297,6 +297,7 @@ def _endpoint_names(network: Network, endpoint: Endpoint) -> Iterator[Change]:
             owner=endpoint.id,
             names=tuple(dict.fromkeys(name.lower() for name in names)),
             addresses=addresses,
+            additional_addresses=tuple(each.ip for each in endpoint.additional_addresses),
         )
 
 

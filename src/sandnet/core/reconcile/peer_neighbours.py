@@ -115,3 +115,4 @@ def _addresses(veth: Veth, versions: Collection[int]) -> Iterator[Address]:
     for each in (veth.address, veth.address_ipv6, veth.service, veth.service_ipv6):
         if each and each.version in versions:
             yield each.ip
+    yield from (each for each in veth.additional_addresses if each.version in versions)

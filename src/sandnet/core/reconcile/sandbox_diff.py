@@ -23,7 +23,7 @@ from sandnet.kernel.types import (
     packed_interface,
     packed_prefix,
 )
-from sandnet.model import Attachment, Origin, Sandbox
+from sandnet.model import Address, Attachment, Origin, Sandbox
 from sandnet.model.link_names import link_mac, shaper_name
 from sandnet.model.tap import TAP_KIND
 
@@ -195,10 +195,17 @@ def _addresses(veth: Veth, inside: NamespaceState, inner: Port) -> Iterator[tupl
             yield f"address {address} is not on {veth.interface}", NO_LINK
         elif address and inner.link.up and packed_prefix(address.network) not in inside.connected.get(index, ()):
             yield f"there is no route to {address.network} through {veth.interface}", NO_SUBNET
+    yield from _additional(veth.additional_addresses, inside, inner)
     service_index, name = (index, veth.interface) if veth.holder else (inside.links["lo"].link.ifindex, "lo")
     for service in (veth.service, veth.service_ipv6):
         if service and host_prefix(service.ip) not in packed_addresses_on(inside, service_index):
             yield f"service address {service.ip} is not on {name}", NO_SERVICE
+
+
+def _additional(addresses: Iterable[Address], inside: NamespaceState, inner: Port) -> Iterator[tuple[str, str]]:
+    for further in addresses:
+        if host_prefix(further) not in packed_addresses_on(inside, inner.link.ifindex):
+            yield f"address {further} is not on {inner.link.name}", NO_LINK
 
 
 def _settings(veth: Veth, inside: NamespaceState, inner: Port) -> Iterator[tuple[str, str]]:
@@ -226,6 +233,7 @@ def _supplied(attachment: Attachment, inside: NamespaceState) -> Iterator[tuple[
     for address in (attachment.address, attachment.address_ipv6):
         if address and packed_interface(address) not in packed_addresses_on(inside, inner.link.ifindex):
             yield f"address {address} is not on {attachment.interface}", NO_LINK
+    yield from _additional((each.ip for each in attachment.additional_addresses), inside, inner)
 
 
 def _default_routes(desired: DesiredSandbox, inside: NamespaceState) -> Iterator[Fault]:

@@ -6,7 +6,7 @@ Options that an alias does not contain get the values of a request without them.
 from __future__ import annotations
 
 import time
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from posixpath import join as join_path
 from typing import Final
 
@@ -14,6 +14,7 @@ from sandnet.kernel.types import Link
 from sandnet.model import (
     Attachment,
     Endpoint,
+    Interface,
     Network,
     Origin,
     Phase,
@@ -21,7 +22,8 @@ from sandnet.model import (
 )
 from sandnet.model.address import mac_for
 from sandnet.model.endpoint import runtime_owner
-from sandnet.model.link_alias import AttachmentAlias, address4, address6, bandwidth, created_of, number
+from sandnet.model.interfaces.additional_addresses import MAX_ADDITIONAL_ADDRESSES
+from sandnet.model.link_alias import AttachmentAlias, address4, address6, addresses, bandwidth, created_of, number
 from sandnet.model.process import Process
 from sandnet.model.tap import NO_GROUP, TapOptions
 
@@ -50,6 +52,7 @@ def endpoint_from_alias(alias: AttachmentAlias, net: Network, sequence: int) -> 
         created=created_of(alias),
         address=IPv4Interface((own, net.ipv4.prefix.prefixlen)) if own and net.ipv4 else None,
         address_ipv6=IPv6Interface((own6, net.ipv6.prefix.prefixlen)) if own6 and net.ipv6 else None,
+        additional_addresses=_additional(alias, net),
         mac=mac or (mac_for(own) if own else ""),
         bandwidth=bandwidth(alias.values.get("l")),
         owner=runtime_owner(alias.container_id, alias.interface) if "o" in alias.flags else "",
@@ -98,6 +101,7 @@ def attachment_from_alias(link: Link, alias: AttachmentAlias, net: Network, sequ
         host_link=link.name,
         address=IPv4Interface((own, net.ipv4.prefix.prefixlen)),
         address_ipv6=IPv6Interface((own6, net.ipv6.prefix.prefixlen)) if own6 and net.ipv6 else None,
+        additional_addresses=() if "l" in alias.flags else _additional(alias, net),
         mac=alias.values.get("m", mac_for(own)),
         gateway_priority=number(alias.values.get("p"), 0),
         holder="n" not in alias.flags,
@@ -106,6 +110,18 @@ def attachment_from_alias(link: Link, alias: AttachmentAlias, net: Network, sequ
         drained="d" in alias.flags,
         tap=_tap(alias.values.get("t", "")) if "t" in alias.flags else None,
     )
+
+
+def _additional(alias: AttachmentAlias, net: Network) -> tuple[Interface, ...]:
+    """Return the additional addresses that are of the network's subnets."""
+    subnets = [subnet.prefix for subnet in (net.ipv4, net.ipv6) if subnet]
+    found = [
+        ip_interface((each, prefix.prefixlen))
+        for each in addresses(alias.values.get("i"))
+        for prefix in subnets
+        if each.version == prefix.version and each in prefix
+    ]
+    return tuple(found[:MAX_ADDITIONAL_ADDRESSES])
 
 
 def _tap(text: str) -> TapOptions:

@@ -146,6 +146,8 @@ class Rebuild:
             own = [interface.ip for interface in (made.address, made.address_ipv6) if interface]
             found = (port for address in own for port in ports.get(address, ()))
             made = replace(made, ports=tuple(replace(port, shared=bool(made.owner)) for port in found))
+            if not alias.whole:
+                self._unrecovered.append(_name(made))
         self._endpoints[made.id] = self._ready(known, made)
 
     async def _sandbox(self, alias: AttachmentAlias) -> bool:

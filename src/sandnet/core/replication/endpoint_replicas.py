@@ -82,7 +82,7 @@ class EndpointReplicas:
         ]
         interfaces = [each for own in void if own.leased for each in (own.address, own.address_ipv6)]
         if shared and not self._view.counts_endpoint(shared):
-            interfaces += [shared.endpoint.address, shared.endpoint.address_ipv6]
+            interfaces += shared.endpoint.addresses
         if shared and interfaces:
             self._avoided[endpoint_id] = shared.endpoint.network_id
             self._leases.avoid(shared.endpoint.network_id, endpoint_id, *interfaces)
@@ -102,7 +102,7 @@ class EndpointReplicas:
         if local is None:
             copy = replace(shared.endpoint, sequence=self._records.next_sequence())
             copy = copy if own else replace(copy, owner="")  # its owner is on another host
-            self._leases.hold(network, copy.address, copy.address_ipv6)
+            self._leases.hold(network, *copy.addresses)
             await self._records.commit(put=[copy], shared=False)
             await self._resolver_sync.endpoint_added(network, copy)
             self._host_files.changed(copy, network)

@@ -149,6 +149,7 @@ def _peer(network: Network, attachment: RemoteAttachment, endpoint: Endpoint | N
     shared = [interface.ip for interface in service if interface]
     addresses = dict.fromkeys(interface.ip for interface in own if interface)
     if attachment.holder:
-        addresses.update(dict.fromkeys(shared))
+        further_own = endpoint.additional_addresses if endpoint else ()
+        addresses.update(dict.fromkeys((*shared, *(interface.ip for interface in further_own))))
     further = tuple(address for address in shared if address not in addresses)
     return Peer(attachment.mac, host_address, tuple(addresses), further, tuple(filter(None, further_hosts)))

@@ -16,6 +16,8 @@ _BASE = 2048
 """Bytes of a record, its keys and its entries in the tables."""
 _STRING = 64
 """Bytes of a string besides its characters, and of the reference to it."""
+_ADDRESS = 320
+"""Bytes of an additional address."""
 _PORT = 320
 """Bytes of a port."""
 
@@ -36,6 +38,7 @@ def weight(record: Record) -> int:
                 _BASE
                 + _strings_weight([*words, record.owner])
                 + _PORT * (len(record.ports) + len(record.exposed_ports))
+                + _ADDRESS * len(record.additional_addresses)
             )
         case Sandbox():
             lines = [entry.name for entry in (*record.extra_hosts, *record.parent_hosts)]
@@ -46,7 +49,7 @@ def weight(record: Record) -> int:
                 + _strings_weight((record.hosts_path, record.resolv_conf_path, *record.made_dirs))
             )
         case Attachment():
-            return _BASE + _strings_weight(record.aliases)
+            return _BASE + _strings_weight(record.aliases) + _ADDRESS * len(record.additional_addresses)
 
 
 def _strings_weight(words: Collection[str]) -> int:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from contextlib import suppress
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IPv6Network, ip_address
+from contextlib import ExitStack, suppress
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IPv6Network, ip_address, ip_interface
 from typing import NamedTuple
 
 from sandnet.core.state.engine_records import EngineRecords
 from sandnet.core.state.records import Records
 from sandnet.errors import Error, Kind, invalid
 from sandnet.ipam.addresses import Addresses, AddressUse, embedded_ipv6
-from sandnet.model import Address, Attachment, Endpoint, EndpointSpec, Interface, Network, Prefix, Subnet
+from sandnet.model import Address, Attachment, EndpointSpec, Interface, Network, Prefix, Subnet
 from sandnet.model.address import mac_for
 from sandnet.model.remote_attachment import RemoteAttachment
 
@@ -27,6 +27,8 @@ class Lease(NamedTuple):
     mac: str
     cursor: tuple[str, str] | None
     """(network id, address) for :meth:`Records.commit`, when the allocator chose the address."""
+    additional: tuple[Interface, ...] = ()
+    """Further addresses, which were requested."""
 
 
 class _Pools(NamedTuple):
@@ -34,6 +36,12 @@ class _Pools(NamedTuple):
     ipv6: Addresses | None
     subnets: tuple[Subnet | None, Subnet | None]
     """The subnets that they are of."""
+
+    def of(self, address: Address) -> Addresses:
+        """Return the pool of the address's family, which exists."""
+        pool = self.ipv4 if address.version == 4 else self.ipv6
+        assert pool is not None  # noqa: S101 - checked before
+        return pool
 
 
 class Leases:
@@ -55,21 +63,27 @@ class Leases:
         pools, avoided = self._pools_of(net), self._avoided_in(net)
         _check_usable(net, spec)
         own = {spec.address, spec.address_ipv6} & self._unheld_claims(net) if spec.claimed else set()
-        ipv4 = spec.address if spec.address in own else _take4(pools.ipv4, spec.address, avoided)
-        try:
+        with ExitStack() as undo:
+            for each in spec.additional_addresses:  # first: no primary one is chosen that is among them
+                pool = pools.of(each)
+                pool.take(each)
+                undo.callback(pool.free, each)
+            ipv4 = spec.address
+            if ipv4 is None or ipv4 not in own:
+                ipv4 = _take4(pools.ipv4, spec.address, avoided)
+                if ipv4 and pools.ipv4:
+                    undo.callback(pools.ipv4.free, ipv4)
             mac = self._mac(net, spec, ipv4)
             ipv6 = spec.address_ipv6
             if ipv6 is None or ipv6 not in own:
                 ipv6 = _take6(pools.ipv6, net.ipv6, spec.address_ipv6, mac, avoided)
-        except BaseException:
-            if pools.ipv4 and ipv4 and ipv4 not in own:
-                pools.ipv4.free(ipv4)
-            raise
+            undo.pop_all()
         return Lease(
             IPv4Interface((ipv4, net.ipv4.prefix.prefixlen)) if ipv4 and net.ipv4 else None,
             IPv6Interface((ipv6, net.ipv6.prefix.prefixlen)) if ipv6 and net.ipv6 else None,
             mac,
             (net.id, str(ipv4)) if ipv4 and not spec.address else None,
+            tuple(_on_network(net, each) for each in spec.additional_addresses),
         )
 
     def release(self, net: Network, *interfaces: Interface | None) -> None:
@@ -145,8 +159,9 @@ class Leases:
         leased = [att for att in self._records.attachments_of_network(net.id) if att.leased]
         endpoints = self._records.endpoints_of(net.id)
         remote = [each for ep in endpoints for each in self._records.remote.of_endpoint(ep.id) if each.leased]
-        holders: list[Endpoint | Attachment | RemoteAttachment] = [*endpoints, *leased, *remote]
-        return {own.ip for each in holders for own in (each.address, each.address_ipv6) if own}
+        backends: list[Attachment | RemoteAttachment] = [*leased, *remote]
+        held = {own.ip for endpoint in endpoints for own in endpoint.addresses}
+        return held | {own.ip for each in backends for own in (each.address, each.address_ipv6) if own}
 
     def _unheld_claims(self, net: Network) -> set[Address]:
         return self._engine.claims.keys() - self._held(net)
@@ -184,12 +199,19 @@ class Leases:
 
 
 def _check_usable(net: Network, spec: EndpointSpec) -> None:
-    for requested, subnet, family in ((spec.address, net.ipv4, "IPv4"), (spec.address_ipv6, net.ipv6, "IPv6")):
-        if requested and not subnet:
+    for requested in (spec.address, spec.address_ipv6, *spec.additional_addresses):
+        if requested and not (net.ipv4 if requested.version == 4 else net.ipv6):
             hint = "leave the address out, or use a network that has such a subnet"
-            raise invalid(f"network {net.name} has no {family} subnet for {requested}", hint, "no_such_family")
+            message = f"network {net.name} has no IPv{requested.version} subnet for {requested}"
+            raise invalid(message, hint, "no_such_family")
     if spec.mac and not net.ipv4:
         raise invalid(f"network {net.name} gives its endpoints no link, so no MAC either", code="no_link")
+
+
+def _on_network(net: Network, address: Address) -> Interface:
+    subnet = net.ipv4 if address.version == 4 else net.ipv6
+    assert subnet is not None  # noqa: S101 - checked before
+    return ip_interface((address, subnet.prefix.prefixlen))
 
 
 def _pool(net: Network, subnet: Subnet | None, held: set[Address], last: str) -> Addresses | None:

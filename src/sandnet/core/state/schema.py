@@ -93,7 +93,7 @@ def claimed_by(record: Record) -> tuple[object, ...]:
         case Sandbox():
             return (record.key,)
         case Endpoint():
-            return record.network_id, record.name, record.address, record.address_ipv6, record.ports
+            return record.network_id, record.name, record.addresses, record.ports
         case Network():
             return (record.name,)
 
@@ -123,6 +123,7 @@ def name_claim(record: Network | Endpoint) -> str:
 
 def address_claims(network_id: str, holder: Addressed) -> Iterator[str]:
     """Yield the claims of the addresses that a record has on a network."""
-    for interface in (holder.address, holder.address_ipv6):
+    further = holder.additional_addresses if isinstance(holder, Endpoint) else ()
+    for interface in (holder.address, holder.address_ipv6, *further):
         if interface is not None:
             yield f"{CLAIMS}address/{network_id}/{interface.ip}"

@@ -288,6 +288,7 @@ class BridgeDriver:
             mtu=net.mtu,
             address=att.address,
             address_ipv6=att.address_ipv6,
+            additional_addresses=tuple(each.ip for each in att.additional_addresses),
             isolated=not net.options.icc,
             hairpin=bool(ep.ports),
             service=_shared(ep.address, att.address),
@@ -313,7 +314,7 @@ class BridgeDriver:
     async def _leave(
         self, net: Network, gone: Sequence[Attachment], tear_down: RunBetween[None], remaining: EndpointState | None
     ) -> None:
-        addresses = [own.ip for each in gone for own in (each.address, each.address_ipv6) if own]
+        addresses = [own.ip for each in gone for own in each.addresses]
 
         async def run(first: Step, last: Step) -> None:
             await tear_down(first, partial(self._forget, net, addresses, last))

@@ -375,7 +375,7 @@ class OverlayDriver:
     async def _restore_neighbours(self, net: Network, gone: Sequence[Attachment]) -> None:
         """Add the neighbour entries again of addresses that peers have by now, and that a leave deleted."""
         table = self._tables.get(net.id)
-        addresses = [own.ip for each in gone for own in (each.address, each.address_ipv6) if own]
+        addresses = [own.ip for each in gone for own in each.addresses]
         entries = table.neighbours(addresses) if table else NO_ENTRIES
         if entries.total:
             await self._workers.run(self._change_entries, net, NO_ENTRIES, entries)

@@ -286,7 +286,7 @@ class FakeLinks:
         self.options[veth.host_link] = veth
         inner = self._spaces[ends[0]].links[ends[1]]
         inner.mac, inner.mtu = veth.mac, mtu
-        desired = (veth.address, veth.address_ipv6)
+        desired = (veth.address, veth.address_ipv6, *map(ip_interface, veth.additional_addresses))
         inner.addresses.extend(address for address in desired if address and address not in inner.addresses)
         loopback = self._spaces[ends[0]].loopback
         place, other = (inner.addresses, loopback) if veth.holder else (loopback, inner.addresses)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_interface
 from typing import NamedTuple
 
 from sandnet.errors import Error, Kind, not_found
@@ -64,7 +65,8 @@ class FakeSuppliedLinks:
             self._placed[link.alias] = _Placed(found, inode, link.interface)
             links[link.interface] = InnerEnd(link.mac or found.mac, found.mtu, [])
         inner = links[link.interface]
-        inner.addresses.extend(each for each in link.addresses if each not in inner.addresses)
+        desired = (*link.addresses, *map(ip_interface, link.additional_addresses))
+        inner.addresses.extend(each for each in desired if each not in inner.addresses)
 
     @recorded
     def withdraw(self, namespace: str, source: str, alias: str) -> None:

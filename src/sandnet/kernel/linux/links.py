@@ -26,6 +26,7 @@ from sandnet.kernel.netlink.renaming import is_pair, rename_back
 from sandnet.kernel.netlink.routes import add_connected
 from sandnet.kernel.netlink.rtnetlink import (
     add_address,
+    add_service_address,
     alias,
     bridge_info,
     change_links,
@@ -182,6 +183,8 @@ class LinuxLinks:
             for address in (veth.address_ipv6, veth.address):  # the slower one first
                 if address:
                     _ensure_address_inside(ends, inner, veth.interface, address, made=made)
+            for further in veth.additional_addresses:
+                add_service_address(ends.there, inner, further)
             place_service_addresses(ends.there, inner, veth)
             for request in bridge_entries(inner, veth):
                 ends.there.call(*request)
@@ -222,25 +225,28 @@ class LinuxLinks:
 
         Neighbours may remember an earlier holder. The host's own neighbour entry is corrected at once.
         """
-        own = [each.ip for each in (veth.address, veth.address_ipv6) if each and made]
-        for address in own:
+        for address in veth.own_addresses if made else ():
             keep_neighbour(ends.here, ends.bridge, address, mac_bytes(veth.mac))
         if made and veth.address and not veth.hairpin:  # a hairpin port returns the request, which ends the series
             announce_own(ends.there, inner, veth.address.ip)
         self._repeat(ends, path, veth, made=made)
 
     def _repeat(self, ends: _Ends, path: str, veth: Veth, *, made: bool) -> None:
-        """Announce the shared addresses, and have all be announced again that the kernel does not repeat by itself."""
+        """Announce the shared and the additional addresses, and have all be announced again that the kernel does not
+        repeat by itself.
+        """
         mac, shared = mac_bytes(veth.mac), shared_addresses(veth) if veth.holder else []
-        own = [each.ip for each in (veth.address, veth.address_ipv6) if each and made]
+        own, further = (veth.own_addresses, veth.additional_addresses) if made else ((), ())
         for address in shared:
             keep_neighbour(ends.here, ends.bridge, address, mac)
-        repeated = (*shared, *(address for address in own if address.version == 6 or veth.hairpin))
-        if shared:  # flows depend on the address
+        by_kernel = veth.address.ip if veth.address and not veth.hairpin else None
+        repeated = (*shared, *(address for address in own if address != by_kernel))
+        now = bool(shared or further)  # neighbours may know an earlier holder, which the kernel does not correct
+        if now:
             announce(ends.namespace, veth.interface, mac, repeated)
         if repeated:
             claim = Claim(path, os.fstat(ends.namespace).st_ino, veth.interface, veth.mac, repeated)
-            self._announcer.schedule(claim, DELAYS[1:] if shared else DELAYS)
+            self._announcer.schedule(claim, DELAYS[1:] if now else DELAYS)
 
     def remove_service_addresses(self, namespace: str, addresses: Iterable[Interface]) -> None:
         """Remove service addresses from ``lo`` in the namespace; an absent namespace or address is success."""

@@ -21,6 +21,7 @@ from sandnet.kernel.netlink.rtnetlink import (
     mac_bytes,
     options_of_prepared,
     port_options,
+    service_address_request,
 )
 from sandnet.kernel.netlink.socket import Netlink, NetlinkError, Request, u32
 from sandnet.kernel.netlink.uapi.link_numbers import IFLA_GROUP, IFLA_MASTER
@@ -51,9 +52,8 @@ def host_requests(prepared: PreparedSandbox, veth: Veth, bridge: int) -> Iterato
         yield Request(RTM_SETLINK, port_options(index, isolated=veth.isolated, hairpin=veth.hairpin))
     if veth.isolated:
         yield Request(RTM_SETLINK, link_header(index, up=True))
-    for address in (veth.address, veth.address_ipv6):  # the host may remember an earlier holder
-        if address:
-            yield kept(bridge, address.ip, mac_bytes(veth.mac))
+    for address in veth.own_addresses:  # the host may remember an earlier holder
+        yield kept(bridge, address, mac_bytes(veth.mac))
 
 
 def inner_requests(prepared: PreparedSandbox, veth: Veth, routes: Sequence[DefaultRoute]) -> Iterator[Request]:
@@ -68,6 +68,8 @@ def inner_requests(prepared: PreparedSandbox, veth: Veth, routes: Sequence[Defau
     for address in (veth.address_ipv6, veth.address):
         if address:
             yield address_request(index, address)
+    for further in veth.additional_addresses:
+        yield service_address_request(index, further)
     yield from bridge_entries(index, veth)
     for route in routes:
         yield default_request(Route(route.gateway, index))

@@ -46,8 +46,9 @@ def await_delivery(here: Netlink, there: Netlink, veth: Veth) -> None:
     """
     for name in (veth.host_link, veth.master):  # the bridge has a carrier only when its port is enabled
         _await_work(partial(is_activated, here, here.index(name)))
-    if veth.address_ipv6:
-        _await_work(partial(is_deliverable, there, veth.address_ipv6.ip))
+    for address in veth.own_addresses:
+        if address.version == 6:
+            _await_work(partial(is_deliverable, there, address))
 
 
 def _await_work(is_done: Callable[[], bool]) -> None:

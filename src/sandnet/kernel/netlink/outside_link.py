@@ -62,9 +62,8 @@ def set_up_port(here: Netlink, veth: Veth, index: int, bridge: int, *, made: boo
         here.call(RTM_SETLINK, port_options(index, isolated=veth.isolated, hairpin=veth.hairpin))
     named = string(IFLA_IFNAME, veth.host_link) + u32(IFLA_GROUP, PORTS) + family_options(link_local=False)
     here.call(RTM_SETLINK, link_header(up=True) + named + alias(veth.alias))
-    for address in (veth.address, veth.address_ipv6):
-        if address and made:
-            keep_neighbour(here, bridge, address.ip, mac_bytes(veth.mac))
+    for address in veth.own_addresses if made else ():
+        keep_neighbour(here, bridge, address, mac_bytes(veth.mac))
 
 
 def _make_pair(here: Netlink, veth: Veth, bridge: int, reap: Callable[[], None]) -> bool:

@@ -336,8 +336,13 @@ def add_address(netlink: Netlink, index: int, address: Interface) -> bool:
 
 def add_service_address(netlink: Netlink, index: int, address: Address) -> bool:
     """Give a link a further address that is never the source of its own connections; ``False``: it had it."""
+    return netlink.call(*service_address_request(index, address))
+
+
+def service_address_request(index: int, address: Address) -> Request:
+    """Return the request of :func:`add_service_address`."""
     body = _address_body(index, ip_interface(address)) + (_NEVER_SOURCE if address.version == 6 else b"")
-    return netlink.call(RTM_NEWADDR, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
+    return Request(RTM_NEWADDR, body, NLM_F_CREATE | NLM_F_EXCL, (errno.EEXIST,))
 
 
 def remove_address(netlink: Netlink, index: int, address: Interface) -> bool:

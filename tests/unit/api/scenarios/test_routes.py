@@ -200,7 +200,7 @@ async def test_verbose_appends_the_operator_keys(client: httpx.AsyncClient) -> N
     assert (network["driver"], network["scope"], network["internal"]) == ("bridge", "local", False)
     assert (network["subnets"], network["gateways"], network["options"]) == (["10.7.0.0/24"], ["10.7.0.9"], options)
     assert list(reported) == [
-        *("name", "id", "network", "address", "address_ipv6", "mac", "gateway"),
+        *("name", "id", "network", "address", "address_ipv6", "additional_addresses", "mac", "gateway"),
         *(
             "exposed_ports",
             "port_mapping",

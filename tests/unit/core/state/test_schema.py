@@ -16,6 +16,7 @@ NETWORK = Network(id="n", name="net", driver="bridge", phase=Phase.READY, sequen
 ENDPOINT = Endpoint(
     id="e", name="web", network_id="n", phase=Phase.READY, sequence=2, created=0.0,
     address=IPv4Interface("10.0.0.2/24"), address_ipv6=IPv6Interface("fd00::2/64"), ports=(PORT,),
+    additional_addresses=(IPv4Interface("10.0.0.50/24"), IPv6Interface("fd00::50/64")),
 )  # fmt: skip
 SANDBOX = Sandbox(
     container_id="c", key="/run/c", origin=Origin.MADE, phase=Phase.READY, sequence=3, created=0.0, hosts_path="/h",
@@ -57,3 +58,8 @@ def test_each_change_of_claims_is_recognised_by_the_fields(record: Record) -> No
                 tried += 1
                 assert claimed_by(changed) != claimed_by(record), field.name
     assert tried
+
+
+def test_every_address_of_an_endpoint_is_claimed() -> None:
+    claimed = {claim.rpartition("/")[2] for claim in claims_of(ENDPOINT) if claim.startswith("claim/address/n/")}
+    assert claimed == {"10.0.0.2", "fd00::2", "10.0.0.50", "fd00::50"}

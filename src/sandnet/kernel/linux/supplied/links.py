@@ -14,6 +14,7 @@ from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
 from sandnet.kernel.netlink.routes import add_static, dump_routes, is_of_kernel
 from sandnet.kernel.netlink.rtnetlink import (
     add_address,
+    add_service_address,
     alias,
     dump_ports,
     get_device,
@@ -113,6 +114,8 @@ def _configure(there: Netlink, namespace: int, inner: Link, link: MovedLink) -> 
     there.call(RTM_SETLINK, link_header(index, up=True))
     for address in link.addresses:
         _add_address(there, namespace, index, link.interface, address)
+    for further in link.additional_addresses:
+        add_service_address(there, index, further)
     for destination, gateway in link.routes:
         add_static(there, index, destination, gateway)
 
