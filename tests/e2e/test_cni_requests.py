@@ -81,6 +81,33 @@ def test_requested_address_and_mac_are_used(daemon: RunningDaemon, how: str) -> 
     runtime.delete("c1", theirs.path)
 
 
+@pytest.mark.parametrize("how", ["capabilities", "arguments", "args"])
+@pytest.mark.parametrize("version", ["0.4.0", "1.0.0", "1.1.0"])
+def test_several_requested_addresses_are_all_used(daemon: RunningDaemon, how: str, version: str) -> None:
+    theirs = daemon.host.container()
+    own = ["10.88.1.77", "fd00:88::77", "10.88.1.78", "fd00:88::78", "10.88.1.79"]
+    ranges = [[{"subnet": "10.88.1.0/24"}], [{"subnet": "fd00:88::/64"}]]
+    runtime = Runtime(daemon, version=version, ipam={"ranges": ranges})
+    more: dict[str, Any] = {"arguments": {"args": f"IP={','.join(own)}"}}.get(how, {})
+    if how == "capabilities":
+        more = {"runtimeConfig": {"ips": [f"{each}/{64 if ':' in each else 24}" for each in own]}}
+    elif how == "args":
+        runtime.configuration["args"] = {"cni": {"ips": own}}
+    result = runtime.add("c1", theirs.path, **more)
+    written = [each["address"] for each in result["ips"]]
+    assert written == ["10.88.1.77/24", "fd00:88::77/64", "10.88.1.78/24", "fd00:88::78/64", "10.88.1.79/24"]
+    assert all(each["interface"] == 2 and each["gateway"] for each in result["ips"])
+    assert all(daemon.here.reaches(each) for each in own)
+    assert runtime.call("CHECK", "c1", theirs.path, prevResult=result) == (0, "", "")
+    other = {**result, "ips": [*result["ips"][:-1], {**result["ips"][-1], "address": "10.88.1.80/24"}]}
+    assert "10.88.1.80" in runtime.refused("CHECK", "c1", theirs.path, prevResult=other)["msg"]
+    daemon.place(theirs.path).sh("ip", "address", "del", "10.88.1.79/32", "dev", "eth0")
+    for _ in range(2):
+        runtime.delete("c1", theirs.path)
+    assert "10.88.1" not in daemon.host.sh("ip", "address", namespace=theirs.path)
+    daemon.api.endpoint(str(runtime.configuration["name"]), "next", additional_addresses=own)
+
+
 def test_names_of_a_pod_resolve(daemon: RunningDaemon) -> None:
     one, two = daemon.host.container(), daemon.host.container()
     runtime = Runtime(daemon)
@@ -151,6 +178,9 @@ REFUSED = [
     ({"runtimeConfig": {"portMappings": [{"hostPort": 80}]}}, 7),
     ({"runtimeConfig": {"mac": "ff:ff:ff:ff:ff:ff"}}, 7),
     ({"runtimeConfig": {"ips": ["10.1.1.1/24"]}}, 7),
+    ({"ipam": {"subnet": "10.88.1.0/24"}, "runtimeConfig": {"ips": ["10.88.1.7", "10.88.1.7/24"]}}, 7),
+    ({"ipam": {"subnet": "10.88.1.0/24"}, "runtimeConfig": {"ips": ["10.88.1.7", "10.1.1.1"]}}, 7),
+    ({"runtimeConfig": {"ips": [f"10.88.1.{number}" for number in range(2, 20)]}}, 7),
     ({"runtimeConfig": {"aliases": {"web": ["no good"]}}}, 7),
     ({"runtimeConfig": []}, 7),
 ]

@@ -106,6 +106,19 @@ def test_container_has_network_names_and_ports_until_teardown(daemon: RunningDae
     daemon.api.delete("/networks/blue")
 
 
+def test_several_static_addresses_are_all_used(daemon: RunningDaemon) -> None:
+    theirs = daemon.host.container()
+    podman = Podman(daemon, theirs.path)
+    podman.joined |= {"static_ips": ["10.87.0.9", "10.87.0.10"]}
+    status, answer = podman("setup")
+    assert status == 0, answer
+    subnets = answer["interfaces"]["eth0"]["subnets"]
+    assert [each["ipnet"] for each in subnets] == ["10.87.0.9/24", "10.87.0.10/24"]
+    assert all(daemon.here.reaches(address) for address in podman.joined["static_ips"])
+    assert podman("teardown")[0] == 0
+    daemon.api.delete("/networks/blue")
+
+
 def test_teardown_without_a_namespace_succeeds(daemon: RunningDaemon) -> None:
     theirs = daemon.host.container()
     podman = Podman(daemon, theirs.path)

@@ -22,7 +22,7 @@ def differences(call: Call, found: RuntimeAttachment) -> Iterator[str]:
     places = [i for i, each in enumerate(previous.interfaces) if each.sandbox and each.name == call.interface]
     if not places:
         yield f"prevResult has no interface {call.interface} in a sandbox"
-    own = {str(each) for each in (attachment.address, attachment.address_ipv6) if each}
+    own = {str(each) for each in attachment.addresses}
     for i in places:
         if (mac := previous.interfaces[i].mac) not in ("", attachment.mac):
             yield f"the MAC of {call.interface} is {attachment.mac}, not {mac}"

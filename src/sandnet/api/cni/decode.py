@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from msgspec.structs import replace
@@ -17,6 +18,7 @@ from sandnet.errors import Error, invalid
 from sandnet.model import EndpointSpec, JoinSpec, PortMapping
 from sandnet.model.endpoint import runtime_owner
 from sandnet.model.ids import ENDPOINT_NAME, HOST_NAME
+from sandnet.model.interfaces.additional_addresses import check_additional
 from sandnet.model.interfaces.bandwidth import MOST_BURST, Bandwidth, check_bandwidth
 from sandnet.model.resolv_conf import check_options, check_search
 from sandnet.wire import cni as wire
@@ -141,16 +143,19 @@ def _requested_aliases(call: Call) -> Iterator[str]:
 
 
 def _with_addresses(endpoint: EndpointSpec, call: Call) -> EndpointSpec:
-    """Return the endpoint with the requested addresses, at most one a family; a prefix length has no effect."""
-    for text in _requested_addresses(call):
-        address = parsing.address(text.partition("/")[0], "ips")
-        if address.version == 4 and endpoint.address is None:
-            endpoint = replace(endpoint, address=parsing.ipv4(str(address), "ips"))
-        elif address.version == 6 and endpoint.address_ipv6 is None:
-            endpoint = replace(endpoint, address_ipv6=parsing.ipv6(str(address), "ips"))
-        else:
-            raise invalid(f"ips: {address} is a second address of its family", "request one of each")
-    return endpoint
+    """Return the endpoint with the requested addresses: the first of each family is primary.
+
+    A prefix length has no effect.
+    """
+    requested = [parsing.address(text.partition("/")[0], "ips") for text in _requested_addresses(call)]
+    ipv4 = next((each for each in requested if isinstance(each, IPv4Address)), None)
+    ipv6 = next((each for each in requested if isinstance(each, IPv6Address)), None)
+    primary = [each for each in (ipv4, ipv6) if each]
+    further = list(requested)
+    for each in primary:
+        further.remove(each)
+    check_additional(further, primary, "ips")
+    return replace(endpoint, address=ipv4, address_ipv6=ipv6, additional_addresses=tuple(further))
 
 
 def _requested_addresses(call: Call) -> Sequence[str]:

@@ -46,11 +46,11 @@ def result(
 
 def _addresses(call: Call, added: RuntimeAttachment) -> Iterator[wire.Address]:
     network, attachment = added.network, added.attachment
-    for own, subnet in ((attachment.address, network.ipv4), (attachment.address_ipv6, network.ipv6)):
-        if own is not None:
-            yield wire.Address(
-                version=str(own.version) if call.version.startswith("0.") else "",
-                address=str(own),
-                gateway=str(subnet.gateway) if subnet and subnet.gateway else "",
-                interface=_CONTAINER,
-            )
+    for own in attachment.addresses:
+        subnet = network.ipv4 if own.version == 4 else network.ipv6
+        yield wire.Address(
+            version=str(own.version) if call.version.startswith("0.") else "",
+            address=str(own),
+            gateway=str(subnet.gateway) if subnet and subnet.gateway else "",
+            interface=_CONTAINER,
+        )
