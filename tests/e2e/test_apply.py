@@ -99,6 +99,21 @@ def test_prune_deletes_only_what_the_project_made(daemon: RunningDaemon) -> None
     assert {"front", "theirs", "by-hand"} <= {*names(daemon, "networks")}
 
 
+def test_additional_addresses_are_declared_and_exported(daemon: RunningDaemon) -> None:
+    file = (
+        "name: shop\nnetworks:\n  front: {subnet: 10.9.0.0/24, subnet_ipv6: 'fd00:9::/64'}\nservices:\n"
+        "  web: {network: front, additional_addresses: [10.9.0.50, 'fd00:9:0::50']}\n"
+    )
+    applied(daemon, file)
+    assert daemon.api.reported("front", "web")["additional_addresses"] == ["10.9.0.50/24", "fd00:9::50/64"]
+    assert applied(daemon, file) == NOTHING
+    assert applied(daemon, daemon.cli("export")) == NOTHING
+    change = "~ service web.front\n    additional_addresses: 10.9.0.50, fd00:9::50 -> 10.9.0.51\n"
+    assert applied(daemon, file.replace("10.9.0.50, 'fd00:9:0::50'", "10.9.0.51")) == change
+    assert daemon.api.reported("front", "web")["additional_addresses"] == ["10.9.0.51/24"]
+    assert "is given twice" in apply(daemon, file.replace("'fd00:9:0::50'", "10.9.0.50")).stderr
+
+
 def test_service_without_containers_is_replaced(daemon: RunningDaemon) -> None:
     applied(daemon, FILE)
     changed = FILE.replace("www", "shop")

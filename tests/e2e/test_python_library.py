@@ -82,6 +82,27 @@ with sandnet.connect() as net:
             except InvalidRequestError:
                 assert net.client.services() == []
 """
+SEVERAL_ADDRESSES: Final = """
+import asyncio
+import sandnet
+
+more = ["10.9.7.50", "10.9.7.51"]
+with sandnet.connect() as net, net.network("front", subnet="10.9.7.0/24") as front:
+    with front.sandbox("web", additional_addresses=more) as web, front.sandbox("client") as client:
+        (interface,) = web.info().interfaces
+        assert interface.additional_addresses == ["10.9.7.50/24", "10.9.7.51/24"]
+        for address in more:
+            client.run(["ping", "-c1", "-W2", address])
+
+
+async def main():
+    async with sandnet.connect() as net, net.network("front", subnet="10.9.7.0/24") as front:
+        async with front.sandbox("web", additional_addresses=more) as web:
+            assert len((await web.info()).interfaces[0].additional_addresses) == 2
+
+
+asyncio.run(main())
+"""
 STAYS: Final = """
 import sandnet, time
 with sandnet.connect() as net:
@@ -135,8 +156,8 @@ def remains(running: RunningDaemon) -> tuple[object, ...]:
 
 @pytest.mark.parametrize(
     "script",
-    [*SCRIPTS, CANCELLED, TWO_NETWORKS, ERROR_IN_BLOCK],
-    ids=["networks", "errors", "coroutines", "cancelled tasks", "two networks", "error in a block"],
+    [*SCRIPTS, CANCELLED, TWO_NETWORKS, ERROR_IN_BLOCK, SEVERAL_ADDRESSES],
+    ids=["networks", "errors", "coroutines", "cancelled tasks", "two networks", "error in a block", "addresses"],
 )
 @pytest.mark.attaches("python")
 def test_program_does_what_it_states_and_leaves_nothing(running: RunningDaemon, script: str) -> None:

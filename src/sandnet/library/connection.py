@@ -148,6 +148,7 @@ class Network:
         aliases: Sequence[str] = (),
         ip: str | None = None,
         ip6: str | None = None,
+        additional_addresses: Sequence[str] = (),
         hostname: str | None = None,
         dns: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
@@ -164,6 +165,7 @@ class Network:
             aliases: further names.
             ip: IPv4 address; ``None``: a free one.
             ip6: IPv6 address.
+            additional_addresses: further addresses, of both families.
             hostname: the sandbox's own name; ``None``: the service's.
             dns: name servers for names outside.
             labels: of the service.
@@ -175,7 +177,7 @@ class Network:
                 ends without another error, also what could not be removed.
         """
         container = os.urandom(32).hex()
-        service = self._service(name, ports, aliases, ip, ip6, labels)
+        service = self._service(name, ports, aliases, ip, ip6, additional_addresses, labels)
         join = wire.Join(
             container_id=container,
             host_name=hostname or name.removeprefix("/"),
@@ -200,7 +202,7 @@ class Network:
         Raises:
             Error: as :meth:`sandbox`.
         """
-        service = self._service(name or sandbox.name, (), aliases, None, None, None)
+        service = self._service(name or sandbox.name, (), aliases, None, None, (), None)
         with Membership(self._connection.client, sandbox.id) as membership:
             membership.publish(service, wire.Join(container_id=sandbox.id))
             yield
@@ -212,6 +214,7 @@ class Network:
         aliases: Sequence[str],
         ip: str | None,
         ip6: str | None,
+        additional_addresses: Sequence[str],
         labels: Mapping[str, str] | None,
     ) -> wire.ServicePublish:
         return wire.ServicePublish(
@@ -221,6 +224,7 @@ class Network:
             aliases=list(aliases) or None,
             address=ip,
             address_ipv6=ip6,
+            additional_addresses=list(additional_addresses) or None,
             labels=dict(labels or {}) or None,
             watch_pid=self._connection.watch_pid,
         )

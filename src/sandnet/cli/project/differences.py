@@ -66,8 +66,8 @@ def of_service(declared: ServiceEntry, found: Service, binding_address: str) -> 
         binding_address: the host's address for published ports of the network; empty: all.
     """
     actual = service_entry(found)
-    compared = ("address", "address_ipv6", "mac", "aliases", "affinity", "probe", "bandwidth", "labels")
-    differences = list(_plain(declared, actual, compared))
+    compared = ("address", "address_ipv6", "additional_addresses", "mac", "aliases", "affinity", "probe", "bandwidth")
+    differences = list(_plain(declared, actual, (*compared, "labels")))
     bound = list(found.port_mapping or ())
     direct = {(port.proto, port.port) for port in found.direct_ports or ()}
     if not _same_ports(declared.ports, bound, direct, binding_address):

@@ -87,6 +87,7 @@ class ServiceEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Empty: the daemon's default network."""
     address: IPv4Address | None = None
     address_ipv6: IPv6Address | None = None
+    additional_addresses: list[AddressText] = []
     mac: str = ""
     ports: list[PortText] = []
     expose: list[ExposedText] = []

@@ -45,6 +45,7 @@ def service_entry(service: Service) -> ServiceEntry:
         "network": service.network,
         "address": _bare(service.address),
         "address_ipv6": _bare(service.address_ipv6),
+        "additional_addresses": [_bare(each) for each in service.additional_addresses or ()],
         "mac": service.mac or "",
         "ports": ports,
         "expose": [f"{port.port}/{protocol(port.proto)}" for port in exposed],

@@ -174,6 +174,7 @@ def _publish(project: Project, key: tuple[str, str], entry: ServiceEntry) -> Cal
         port_mapping=[parse_mapping(port).request for port in entry.ports] or None,
         address=str(entry.address) if entry.address else None,
         address_ipv6=str(entry.address_ipv6) if entry.address_ipv6 else None,
+        additional_addresses=[str(each) for each in entry.additional_addresses] or None,
         mac=entry.mac or None,
         labels={**entry.labels, PROJECT_LABEL: project.name},
         aliases=entry.aliases or None,

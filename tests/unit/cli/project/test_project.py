@@ -126,7 +126,8 @@ def test_all_fields_survive_writing_and_reading() -> None:
         "    subnet_ipv6: 'fd00::/64', host_access: [53/udp, 22],\n"
         "    reserved_addresses: {db: 10.9.0.9}, binding_address: '::1', mtu: 1400, icc: false}\n"
         "services:\n  web: {network: a, ports: [80, '[::1]:8080-8082:80-82/udp'], expose: [443], affinity: client,\n"
-        "    probe: {kind: http, port: 80, interval: 0.5, timeout: 0.25}, mac: 02:00:00:00:00:01}\n"
+        "    probe: {kind: http, port: 80, interval: 0.5, timeout: 0.25}, mac: 02:00:00:00:00:01,\n"
+        "    additional_addresses: [10.9.0.7, 'fd00::7']}\n"
     )
     found = read(text)
     assert found.networks["a"].ip_range == "10.9.0.128/25"
