@@ -301,7 +301,7 @@ def own_drivers(
         NullDriver("null"),
         NullDriver("host"),
         local,
-        MacvlanDriver(kernel, workers),
+        MacvlanDriver(kernel, workers, config.dhcp_timeout),
         UnsupportedDriver("ipvlan", kernel.supplied_links.stacking_problem("ipvlan")),
         OverlayDriver(kernel, workers, host_network, shared, encryption, overlay_settings(config)),
     ]

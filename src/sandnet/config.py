@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from sandnet.drivers.dhcp_addresses import TIMEOUT
 from sandnet.drivers.overlay.encryption import KEY_PERIOD, LEAST_PERIOD, TUNNEL_PORT
 from sandnet.errors import Error, invalid
 from sandnet.ipam.pools import DEFAULT_POOLS
@@ -22,6 +23,8 @@ DEFAULT_SOCKET = "unix:///run/sandnet/sandnet.sock"
 EMBEDDED = "sqlite"
 """The store URL of the default: a SQLite file in the state directory."""
 
+MOST_DHCP_TIMEOUT = 50
+"""Limit of the wait for an address: less than the time in which each request is answered."""
 MOST_PREPARED = 1024
 """Limit of prepared sandboxes: 300 MiB of the kernel's memory, and 3,072 descriptors."""
 
@@ -101,6 +104,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Encrypt by wireguard-go where the kernel has WireGuard, too."""
     key_period: int = KEY_PERIOD
     """Seconds for which this host uses a key for encrypted networks; then it makes another one."""
+    dhcp_timeout: int = TIMEOUT
+    """Seconds that a join waits for an address, where a DHCP server gives it."""
     log_level: str = "info"
     """``debug``, ``info``, ``warning`` or ``error``."""
 
@@ -196,6 +201,9 @@ def _check(config: Config) -> None:
         _check_listen(config.dns_host_listen)
     if not 0 <= config.max_flows <= MOST_FLOWS:
         raise invalid(f"max_flows must be between 0 and {MOST_FLOWS}", "0: no limit", "invalid_configuration")
+    if not 1 <= config.dhcp_timeout <= MOST_DHCP_TIMEOUT:
+        message = f"dhcp_timeout must be between 1 and {MOST_DHCP_TIMEOUT} seconds"
+        raise invalid(message, f"the default is {TIMEOUT}", "invalid_configuration")
     _check_pool(config)
     _check_underlay(config)
     if config.log_level not in ("debug", "info", "warning", "error"):

@@ -17,7 +17,7 @@ SECCOMP_LIBRARY: Final = "libseccomp.so.2"
 """The library that builds the resolver's filter of system calls; without it there is none."""
 _LIBRARY_FOLDERS: Final = ("/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib")
 """The dynamic linker's usual directories (ld.so(8)); Debian adds one level for the architecture."""
-_PROGRAM_FOLDERS: Final = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
+PROGRAM_FOLDERS: Final = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
 """Searched after ``PATH``, which lacks the first ones for ordinary users of Debian."""
 
 
@@ -53,7 +53,7 @@ def _candidates(name: str) -> Iterator[Path]:
 
 def has_program(name: str) -> bool:
     """Return whether a program is on ``PATH`` or in one of the system's directories."""
-    return shutil.which(name) is not None or shutil.which(name, path=_PROGRAM_FOLDERS) is not None
+    return shutil.which(name) is not None or shutil.which(name, path=PROGRAM_FOLDERS) is not None
 
 
 PREREQUISITES: Final = (

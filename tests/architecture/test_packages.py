@@ -37,6 +37,7 @@ PROGRAMS: Mapping[str, str] = {
     "dnsperf": "dnsperf",
     "docker-cli": "docker",
     "etcd-server": "etcd",
+    "dnsmasq-base": "dnsmasq",
     "docker.io": "dockerd docker",
     "dpkg": "dpkg dpkg-deb dpkg-query",
     "dpkg-dev": "dpkg-buildpackage",
@@ -70,6 +71,7 @@ PROGRAMS: Mapping[str, str] = {
     "systemd-container": "systemd-nspawn",
     "systemd-resolved": "resolvectl",
     "tar": "tar",
+    "udhcpc": "udhcpc",
     "util-linux": "findmnt nsenter setpriv unshare",
     "wireguard-go": "wireguard-go",
     "wireguard-tools": "wg",
@@ -122,7 +124,7 @@ FRESH = listed("debian-packages-fresh.txt")
 DEB = listed("debian-packages-deb.txt")
 RUNTIMES = listed("debian-packages-runtimes.txt")
 ALLOWED = {
-    "src": RUN | {"wireguard-go", "wireguard-tools"},  # for encrypted networks only; the daemon names them
+    "src": RUN | {"wireguard-go", "wireguard-tools", "udhcpc"},  # for some networks only; the daemon names them
     "Makefile": RUN,
     "scripts": RUN,
     "scripts/demo-runtimes": RUN | RUNTIMES,

@@ -146,6 +146,7 @@ _PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
     "routes": ("routes", parsing.routes),
     "parent": ("parent", _link_name),
     "macvlan_mode": ("macvlan_mode", parsing.macvlan_mode),
+    "ipam_driver": ("ipam_driver", parsing.ipam_driver),
     "dns_search": ("dns_search", parsing.dns_search),
     "dns_options": ("dns_options", parsing.dns_options),
     ENABLE_IPV6: ("ipv6", _go_boolean),
@@ -210,6 +211,7 @@ FLAGS: Final[Mapping[str, str]] = {
     "subnet_ipv6": "--subnet",
     "gateway_ipv6": "--gateway",
     "internal": "--internal",
+    "ipam_driver": "--ipam-driver",
 }
 """Options that Docker's command has a flag for, and that its requests have fields for."""
 _LISTS: Final = frozenset({"dns_search", "dns_options", "host_access"})

@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 from sandnet.errors import Error, invalid
 from sandnet.ipam.special_prefixes import unfit
 from sandnet.model.address import Address
+from sandnet.model.interfaces.dhcp_lease import DHCP
 from sandnet.model.interfaces.interface_options import MAX_ROUTES, RESERVED_NAMES, static_route
 from sandnet.model.link_names import LINK_NAME
 from sandnet.model.ports import PROTOCOLS, ExposedPort
@@ -43,6 +44,8 @@ _JSON_TYPES: Final[Mapping[type, str]] = {
     dict: "an object",
 }
 _MACVLAN_MODES: Final = ("bridge", "private", "vepa")
+_OWN_IPAM: Final = ("default", "host-local")
+"""What Docker and Podman call the allocation of addresses by themselves."""
 _MAX_PORTS: Final = 100
 _MAX_RESERVED: Final = 256
 _LONGEST_NAME: Final = 255
@@ -243,6 +246,14 @@ def macvlan_mode(value: object, field: str) -> str:
     if mode not in _MACVLAN_MODES:
         raise invalid(f"{field}: {mode[:40]!r} is not supported", f"use {', '.join(_MACVLAN_MODES)}")
     return mode
+
+
+def ipam_driver(value: object, field: str) -> str | None:
+    """Return what gives the addresses; ``None``: the daemon."""
+    given = text(value, field)
+    if given not in (DHCP, *_OWN_IPAM):
+        raise invalid(f"{field}: {given[:40]!r} is not supported", f"use {DHCP}, or leave it out")
+    return given if given == DHCP else None
 
 
 def interface_name(name: str) -> str:

@@ -17,6 +17,8 @@ _MTU_MIN: Final = 68
 _MTU_MIN_V6: Final = 1280
 """Minimum of IPv6 (RFC 8200)."""
 _MTU_MAX: Final = 65535
+_BY_SERVER: Final = ("subnet", "gateway", "bridge_address", "ip_range", "reserved_addresses", "routes")
+"""What a DHCP server decides."""
 
 
 def check(options: NetworkOptions) -> NetworkOptions:
@@ -29,6 +31,7 @@ def check(options: NetworkOptions) -> NetworkOptions:
         if subnet and (reason := unfit(subnet)):
             hint = "use a private range (RFC 1918, RFC 4193)" if reason.startswith("overlaps") else ""
             raise invalid(f"{field}: {subnet} {reason}", hint)
+    _check_ipam(options)
     _check_bridge(options)
     _check_inside(options)
     _check_gateway_ipv6(options)
@@ -59,6 +62,14 @@ def _check_gateway_dns(options: NetworkOptions) -> None:
         if options.gateway_dns and forbids:
             message = f"gateway_dns knows a sandbox by its address, and {reason} lets others send from it"
             raise invalid(message, "leave one of them out", "contradiction")
+
+
+def _check_ipam(options: NetworkOptions) -> None:
+    """Refuse a choice of addresses where a server on the segment makes it."""
+    given = {name: getattr(options, name) for name in _BY_SERVER}
+    if options.ipam_driver and (refused := next((name for name, value in given.items() if value), "")):
+        message = f"{refused} and ipam_driver {options.ipam_driver} exclude each other: the server has the subnet"
+        raise invalid(message, "leave one of them out", "contradiction")
 
 
 def _check_egress(options: NetworkOptions) -> None:

@@ -76,6 +76,12 @@ def _fixed(*, hidden: bool) -> tuple[Callable[[F], F], ...]:
             help="The sandboxes' next hop. Default: the subnet's first address.",
         ),
         click.option(
+            "--ipam-driver",
+            metavar="DRIVER",
+            hidden=hidden,
+            help="dhcp: a server on the segment gives the addresses (macvlan networks).",
+        ),
+        click.option(
             "--allow-overlap",
             is_flag=True,
             hidden=hidden,

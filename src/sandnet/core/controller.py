@@ -27,6 +27,7 @@ from sandnet.core.lifecycle.updates.endpoint_update import EndpointUpdates
 from sandnet.core.lifecycle.updates.network_update import NetworkUpdates
 from sandnet.core.monitoring.bulk_removal import BulkRemoval
 from sandnet.core.monitoring.health_checks import HealthChecks
+from sandnet.core.monitoring.lease_watcher import LeaseWatcher
 from sandnet.core.monitoring.process_watcher import ProcessWatcher
 from sandnet.core.reachability.reachability import Reachability
 from sandnet.core.reconcile.desired_state import DesiredState
@@ -137,6 +138,7 @@ class Controller:
         self.events = context.events
         self._probes = _health_checks(context, self.backends)
         self._process_watcher = _process_watcher(context, self.removal)
+        self._lease_watcher = _lease_watcher(context, self.sandboxes)
         self.ended: list[int] = []
         """The numbers of the processes that :meth:`remove_everything` has ended."""
         self._problems: list[str] = []
@@ -163,6 +165,7 @@ class Controller:
                 await self._predefine(name, driver)
         self._probes.start()
         self._process_watcher.start()
+        await self._lease_watcher.start()
         self._drift_watcher.start()
         self._engine_containers.start()
         if reachability := self._context.reachability:
@@ -173,6 +176,7 @@ class Controller:
         """Finish the operations in progress; networks and sandboxes keep working."""
         self._probes.close()
         self._process_watcher.close()
+        self._lease_watcher.close()
         self._drift_watcher.close()
         self._engine_containers.close()
         if self._context.reachability:
@@ -198,6 +202,7 @@ class Controller:
         )
         self._context.records.shared_writer = None  # what all hosts share stays theirs
         await self._restore.remove_everything()
+        await self._lease_watcher.end_orphans()
         return [*self._restore.problems, *await self._leave_cluster()]
 
     async def _leave_cluster(self) -> list[str]:
@@ -280,6 +285,7 @@ class Controller:
             *self._problems,
             *self._holding.problems,
             *self._drift_watcher.problems,
+            *self._lease_watcher.problems,
             *(self._follower.problems if self._follower else ()),
             *(reachability.problems if (reachability := self._context.reachability) else ()),
             *([resolver] if resolver else []),
@@ -371,6 +377,12 @@ def _rebuild(context: Context) -> Rebuild:
 def _health_checks(context: Context, backends: Backends) -> HealthChecks:
     namespaces, workers = context.kernel.namespaces, context.workers
     return HealthChecks(context.records, context.events, context.operations, namespaces, workers, backends)
+
+
+def _lease_watcher(context: Context, sandboxes: Sandboxes) -> LeaseWatcher:
+    runtime, names = (context.operations, context.locks), (context.resolver_sync, context.host_files)
+    kernel = (context.kernel.supplied_links, context.workers)
+    return LeaseWatcher(context.records, runtime, context.drivers, sandboxes, names, kernel)
 
 
 def _process_watcher(context: Context, removal: Deletion) -> ProcessWatcher:

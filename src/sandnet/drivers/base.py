@@ -6,12 +6,14 @@ Every operation is idempotent: repeated with the same record, it converges to th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from sandnet.firewall.base import Fault, RunBetween, RunWith
+from sandnet.kernel.dhcp.base import DhcpClient
 from sandnet.kernel.types import Link, NamespaceState, Port, PortLimits, Veth
-from sandnet.model import Attachment, Endpoint, Network, Peer
+from sandnet.model import Attachment, Endpoint, Network, Peer, Sandbox
+from sandnet.model.interfaces.dhcp_lease import DhcpLease
 from sandnet.model.link_alias import AttachmentAlias, NetworkAlias
 from sandnet.model.supplied_link import SuppliedLink
 from sandnet.model.tunnel import HostTunnel, TunnelHost
@@ -271,6 +273,40 @@ class ExternalDriver(Protocol):
             key: where the sandbox's namespace is, or will be.
             again: the link that it supplied before no longer exists.
         """
+        ...
+
+
+@runtime_checkable
+class AddressLeasing(Protocol):
+    """A driver of networks whose addresses a server on their segment can give (:attr:`Network.leases_addresses`).
+
+    :meth:`Driver.leave` returns the address to the server.
+    """
+
+    async def obtain_lease(self, net: Network, ep: Endpoint, att: Attachment, sandbox: Sandbox) -> DhcpLease:
+        """Have a server give an address to an interface that is up.
+
+        From then on a client keeps the lease, also while the daemon is stopped.
+
+        Raises:
+            Error: ``UNAVAILABLE``: no server answers in time, or what it gives cannot be used.
+        """
+        ...
+
+    async def ensure_client(self, net: Network, ep: Endpoint, att: Attachment, sandbox: Sandbox) -> None:
+        """Start the client of a lease again if it has ended.
+
+        Raises:
+            Error: ``UNAVAILABLE``: it cannot be started.
+        """
+        ...
+
+    async def clients(self, endpoints: Collection[str]) -> Mapping[str, DhcpClient]:
+        """Return the states of the clients of these endpoints."""
+        ...
+
+    async def stop_other_clients(self, endpoints: Collection[str]) -> None:
+        """End the clients of all endpoints but these: no attachment has them any more."""
         ...
 
 

@@ -6,7 +6,7 @@ segment. The interface is made on the host and then moved into the sandbox, as t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from ipaddress import IPv4Network
 from typing import Final, Literal, TypeVar
@@ -14,13 +14,16 @@ from typing import Final, Literal, TypeVar
 from msgspec.structs import replace
 
 from sandnet.drivers.base import Supply
+from sandnet.drivers.dhcp_addresses import TIMEOUT, DhcpAddresses
 from sandnet.errors import Error, Kind, invalid
 from sandnet.firewall.base import Fault, RunWith, no_step
 from sandnet.ipam.subnet_plan import SubnetIndex, plan_ipv4, plan_ipv6
 from sandnet.kernel.base import Kernel
+from sandnet.kernel.dhcp.base import DhcpClient
 from sandnet.kernel.types import Macvlan, NamespaceState, Port
 from sandnet.kernel.workers import Workers
-from sandnet.model import Attachment, Endpoint, Interface, Network, NetworkOptions, Subnet
+from sandnet.model import Attachment, Endpoint, Interface, Network, NetworkOptions, Sandbox, Subnet
+from sandnet.model.interfaces.dhcp_lease import DhcpLease
 from sandnet.model.link_names import MACVLAN_KIND, moving_link_name
 from sandnet.model.supplied_link import SuppliedLink
 
@@ -41,15 +44,17 @@ class MacvlanDriver:
     Args:
         kernel: the host's kernel.
         workers: threads for its calls.
+        dhcp_timeout: seconds that a join waits for an address from the segment's server.
     """
 
     name = "macvlan"
     scope: Literal["local", "global"] = "local"
 
-    def __init__(self, kernel: Kernel, workers: Workers) -> None:
+    def __init__(self, kernel: Kernel, workers: Workers, dhcp_timeout: float = TIMEOUT) -> None:
         self._kernel = kernel
         self._workers = workers
         self._subnets = SubnetIndex()
+        self._addresses = DhcpAddresses(kernel.dhcp_clients, workers, dhcp_timeout)
         self._problem = kernel.supplied_links.stacking_problem(MACVLAN_KIND)
 
     def unavailable(self) -> str:
@@ -66,15 +71,19 @@ class MacvlanDriver:
         """Return the network with its subnets; see :class:`Driver`.
 
         Raises:
-            Error: ``INVALID`` without a parent or a subnet, or with options of bridges; ``NOT_FOUND`` no such parent.
+            Error: ``INVALID`` without a parent or a subnet, or with options of bridges; ``NOT_FOUND`` no such parent;
+                ``UNAVAILABLE`` there is no DHCP client for it.
         """
         options = net.options
         _check(net)
+        if net.leases_addresses and (problem := self._addresses.problem()):
+            raise Error(Kind.UNAVAILABLE, f"network {net.name}: {problem}", code="no_dhcp")
         await self._workers.run(self._check_parent, net)
         # what the host itself uses of the subnet is no obstacle: it is a machine of the segment, too
-        ipv4, ipv6 = plan_ipv4(net, others, (), _NO_POOLS, self._subnets), plan_ipv6(net, others, ())
+        ipv4 = None if net.leases_addresses else plan_ipv4(net, others, (), _NO_POOLS, self._subnets)
+        ipv6 = plan_ipv6(net, others, ())
         own = await self._workers.run(self._kernel.links.addresses, options.parent or "")
-        return replace(net, ipv4=_with_host(ipv4, own), ipv6=ipv6 and _with_host(ipv6, own))
+        return replace(net, ipv4=ipv4 and _with_host(ipv4, own), ipv6=ipv6 and _with_host(ipv6, own))
 
     async def create_network(self, net: Network) -> Network:
         """Make sure that the parent is there: nothing else is made on the host."""
@@ -118,7 +127,8 @@ class MacvlanDriver:
         return ep
 
     async def delete_endpoint(self, net: Network, ep: Endpoint) -> None:
-        """Delete an interface that is left on the host."""
+        """Delete an interface that is left on the host, and end a client that is left."""
+        await self._addresses.stop([ep.id])
         await self._delete([ep.id])
 
     def link(self, net: Network, ep: Endpoint, att: Attachment) -> None:
@@ -126,11 +136,14 @@ class MacvlanDriver:
 
     async def supply_link(self, net: Network, ep: Endpoint, key: str, *, again: bool) -> Supply | None:
         """Make the interface on the host; see :class:`ExternalDriver`."""
+        if again:  # a client of the interface that is gone receives nothing
+            await self._addresses.stop([ep.id], release=False)
         name = moving_link_name(ep.id)
         mode = net.options.macvlan_mode or MODES[0]
         wanted = Macvlan(name, net.options.parent or "", mode, ep.mac, net.mtu)
         await self._workers.run(self._kernel.supplied_links.make_macvlan, wanted)
-        gateways = (net.ipv4.gateway if net.ipv4 else None), (net.ipv6.gateway if net.ipv6 else None)
+        leased = ep.lease.router if ep.lease else None
+        gateways = (net.ipv4.gateway if net.ipv4 else leased), (net.ipv6.gateway if net.ipv6 else None)
         return Supply(SuppliedLink(source=name, gateway=gateways[0], gateway_ipv6=gateways[1]), _PREFIX)  # type: ignore[arg-type]
 
     async def join(self, net: Network, ep: Endpoint, att: Attachment, set_up: RunWith[T]) -> T:
@@ -138,9 +151,35 @@ class MacvlanDriver:
         return await set_up(no_step)
 
     async def leave(self, net: Network, gone: Sequence[Attachment], tear_down: RunWith[None]) -> None:
-        """Tear down, which moves the interfaces back, and delete them."""
+        """Return the addresses, tear down, which moves the interfaces back, and delete them."""
+        endpoints = [attachment.endpoint_id for attachment in gone]
+        failure: Error | None = None
+        try:
+            await self._addresses.stop(endpoints if net.leases_addresses else ())
+        except Error as hanging:  # the rest is undone nevertheless
+            failure = hanging
         await tear_down(no_step)
-        await self._delete([attachment.endpoint_id for attachment in gone])
+        await self._delete(endpoints)
+        if failure:
+            raise failure
+
+    # Leases; see :class:`AddressLeasing`.
+
+    async def obtain_lease(self, net: Network, ep: Endpoint, att: Attachment, sandbox: Sandbox) -> DhcpLease:
+        """Have the segment's server give an address."""
+        return await self._addresses.obtain(net, ep, att, sandbox)
+
+    async def ensure_client(self, net: Network, ep: Endpoint, att: Attachment, sandbox: Sandbox) -> None:
+        """Start the client again if it has ended."""
+        await self._addresses.ensure(net, ep, att, sandbox)
+
+    async def clients(self, endpoints: Collection[str]) -> Mapping[str, DhcpClient]:
+        """Return the states of clients."""
+        return await self._addresses.states(endpoints)
+
+    async def stop_other_clients(self, endpoints: Collection[str]) -> None:
+        """End the clients of all endpoints but these."""
+        await self._addresses.stop_others(endpoints)
 
     async def _delete(self, endpoints: Sequence[str]) -> None:
         names = [moving_link_name(each) for each in endpoints]
@@ -160,9 +199,10 @@ def _check(net: Network) -> None:
     options = net.options
     if not options.parent:
         raise invalid(f"network {net.name}: a macvlan network needs a parent", "name a link of the host", "no_parent")
-    if options.subnet is None:
+    if options.subnet is None and not net.leases_addresses:
         message = f"network {net.name}: a macvlan network needs the subnet of its segment"
-        raise invalid(message, "give subnet, and ip_range where other machines have addresses of it", "no_subnet")
+        hint = "give subnet, and ip_range where other machines have addresses of it; or ipam_driver=dhcp"
+        raise invalid(message, hint, "no_subnet")
     usual = NetworkOptions()
     given = [name for name in (*_NEEDS_BRIDGE, "icc") if getattr(options, name) != getattr(usual, name)]
     if given:

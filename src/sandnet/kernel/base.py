@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
+from sandnet.kernel.dhcp.base import DhcpClients
 from sandnet.kernel.namespace_protocols import InterfaceSettings, Namespaces, SandboxPool, SuppliedLinks
 from sandnet.kernel.observation import Processes, StateReader, Watcher
 from sandnet.kernel.types import (
@@ -376,7 +377,7 @@ class Host(Protocol):
 
 
 class Kernel(Protocol):
-    """All thirteen protocols together, as the composition root passes them on."""
+    """All fourteen protocols together, as the composition root passes them on."""
 
     @property
     def links(self) -> Links:
@@ -396,6 +397,11 @@ class Kernel(Protocol):
     @property
     def supplied_links(self) -> SuppliedLinks:
         """See :class:`sandnet.kernel.namespace_protocols.SuppliedLinks`."""
+        ...
+
+    @property
+    def dhcp_clients(self) -> DhcpClients:
+        """See :class:`sandnet.kernel.dhcp.base.DhcpClients`."""
         ...
 
     @property

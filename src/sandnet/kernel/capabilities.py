@@ -14,10 +14,14 @@ from sandnet.kernel.syscalls import request_parent_death_signal
 
 CAP_NET_BIND_SERVICE: Final = 10
 CAP_NET_ADMIN: Final = 12
+CAP_NET_RAW: Final = 13
 CAP_SYS_ADMIN: Final = 21
 
+_PR_SET_KEEPCAPS: Final = 8
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_RAISE: Final = 2
 _VERSION: Final = 0x20080522
 """``_LINUX_CAPABILITY_VERSION_3``: two words of 32 bits a set."""
 _WORDS: Final = 2
@@ -81,6 +85,35 @@ def keep_capabilities(kept: Collection[int]) -> None:
     _call("capset", ctypes.byref(header), words)
 
 
+def become_with_capabilities(user: str, fallback: int, kept: Collection[int], folder: int) -> None:
+    """Become a user for good that has these capabilities and no other, and keeps them in programs that it executes.
+
+    Where the process may not become another user, as :func:`drop_privileges`, it stays the same one.
+
+    Args:
+        user: as of :func:`drop_privileges`.
+        fallback: the same.
+        kept: numbers of capabilities that the process has.
+        folder: descriptor of a directory that becomes the user's.
+
+    Raises:
+        OSError: the kernel refuses to drop capabilities, or the process lacks one.
+    """
+    _limit_to(kept)
+    _call("prctl", _PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    if os.geteuid() == 0:
+        uid, gid = _ids(user, fallback)
+        with suppress(OSError):
+            _become(uid, gid, folder)
+    header, words = _Header(_VERSION, 0), (_Word * _WORDS)()
+    for at, word in enumerate(words):
+        mask = sum(1 << (number % 32) for number in kept if number // 32 == at)
+        word.permitted = word.effective = word.inheritable = mask
+    _call("capset", ctypes.byref(header), words)
+    for number in kept:
+        _call("prctl", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0)
+
+
 def die_with_parent() -> None:
     """Have the kernel kill this process when the thread that started it ends (prctl(2)).
 
@@ -120,10 +153,18 @@ def _ids(user: str, fallback: int) -> tuple[int, int]:
     return found.pw_uid, found.pw_gid
 
 
-def _become(uid: int, gid: int) -> None:
-    """Become a user. A namespace that does not know the user is detected before anything has changed."""
+def _become(uid: int, gid: int, folder: int | None = None) -> None:
+    """Become a user. A namespace that does not know the user is detected before anything has changed.
+
+    Args:
+        uid: the user.
+        gid: the user's group.
+        folder: descriptor of a directory that becomes the user's; ``None``: none.
+    """
     if not (_is_mapped("uid", uid) and _is_mapped("gid", gid)):
         raise OSError(errno.EINVAL, "no such user in this user namespace")
+    if folder is not None:
+        os.fchown(folder, uid, gid)
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)

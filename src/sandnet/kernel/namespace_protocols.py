@@ -16,6 +16,7 @@ from sandnet.kernel.types import (
     SourceRoute,
     Veth,
 )
+from sandnet.model.address import Interface
 
 KEY_TAKEN: Final = "key_taken"
 """Error code: another program's namespace is pinned at a sandbox key."""
@@ -171,6 +172,10 @@ class SuppliedLinks(Protocol):
                 ``link_in_use``: the host uses it (its loopback, a link of sandnet's own, a bridge or a port of one, one
                 with addresses or routes, one that others are stacked on).
         """
+        ...
+
+    def remove_address(self, namespace: str, alias: str, address: Interface) -> None:
+        """Remove an address from a placed link; an absent address, link or namespace is success."""
         ...
 
     def withdraw(self, namespace: str, source: str, alias: str) -> None:

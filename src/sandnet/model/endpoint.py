@@ -10,6 +10,7 @@ import msgspec
 
 from sandnet.model.address import Address, Interface, all_addresses
 from sandnet.model.interfaces.bandwidth import Bandwidth
+from sandnet.model.interfaces.dhcp_lease import DhcpLease
 from sandnet.model.network import Phase
 from sandnet.model.ports import BoundPort, DirectPort, ExposedPort, PortMapping
 from sandnet.model.process import Process
@@ -88,6 +89,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     last container. Empty: it is kept."""
     bandwidth: Bandwidth | None = None
     """Limits of each of its interfaces. A direction without one has the network's."""
+    lease: DhcpLease | None = None
+    """Where a server on the segment gives the addresses: its lease, while a container is attached."""
 
     @property
     def addresses(self) -> tuple[Interface, ...]:

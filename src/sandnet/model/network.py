@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from sandnet.model.address import Address, Interface, Prefix
+from sandnet.model.interfaces.dhcp_lease import DHCP
 from sandnet.model.link_names import vxlan_name
 from sandnet.model.ports import ExposedPort
 from sandnet.model.supplied_link import StaticRoute
@@ -95,6 +96,8 @@ class NetworkOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """``DefaultBindingIP``: default host address of published ports."""
     parent: str | None = None
     """Link of the host whose Ethernet segment a macvlan network is."""
+    ipam_driver: str | None = None
+    """``dhcp``: the server of the segment gives the addresses; ``None``: the daemon does."""
     macvlan_mode: str | None = None
     """``bridge``, ``private`` or ``vepa``; ``None``: ``bridge``."""
     routes: tuple[StaticRoute, ...] = ()
@@ -151,6 +154,11 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     def is_routed(self, version: int) -> bool:
         """Return whether the family of that version of IP is routed, not translated."""
         return self.options.routed_ipv4 if version == 4 else self.options.routed_ipv6
+
+    @property
+    def leases_addresses(self) -> bool:
+        """Whether a server on its Ethernet segment gives the IPv4 addresses."""
+        return self.options.ipam_driver == DHCP
 
     @property
     def mtu(self) -> int:

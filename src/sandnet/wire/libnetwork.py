@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from sandnet.wire.bandwidth import Bandwidth
 from sandnet.wire.direct_ports import DirectPort
 from sandnet.wire.interface_options import InterfaceRequest
-from sandnet.wire.sandbox_interfaces import SandboxInterface, TapRequest
+from sandnet.wire.sandbox_interfaces import AddressLease, SandboxInterface, TapRequest
 
 T = TypeVar("T")
 
@@ -243,6 +243,7 @@ class Endpoint(Struct, kw_only=True):
     affinity: str | UnsetType = UNSET
     probe: Probe | UnsetType | None = UNSET
     bandwidth: Bandwidth | UnsetType | None = UNSET
+    lease: AddressLease | UnsetType | None = UNSET
     labels: dict[str, str] | UnsetType = UNSET
     backends: list[Backend] | UnsetType = UNSET
     created: datetime | UnsetType = UNSET
@@ -267,6 +268,7 @@ class Service(Struct, kw_only=True):
     affinity: str | UnsetType = UNSET
     probe: Probe | UnsetType | None = UNSET
     bandwidth: Bandwidth | UnsetType | None = UNSET
+    lease: AddressLease | UnsetType | None = UNSET
     labels: dict[str, str] | UnsetType = UNSET
     backends: list[Backend] | UnsetType = UNSET
     created: datetime | UnsetType = UNSET

@@ -1,13 +1,27 @@
-"""The interfaces of sandboxes, and the taps of virtual machines."""
+"""The interfaces of sandboxes, the leases of their addresses, and the taps of virtual machines."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 UserId = Annotated[int, Meta(ge=0, le=2**32 - 2)]
 Queues = Annotated[int, Meta(ge=1, le=256)]
+
+
+class AddressLease(Struct, kw_only=True):
+    """What the server of the segment gave an endpoint, while a container is attached."""
+
+    server: str | None
+    obtained: datetime
+    """When it was given, or renewed last."""
+    ends: datetime | None
+    """``null``: it does not end."""
+    router: str | None
+    dns: list[str]
+    domain: str
 
 
 class TapRequest(Struct, kw_only=True, omit_defaults=True):

@@ -150,7 +150,7 @@ def test_every_network_option_is_in_its_alias() -> None:
     reported = {"subnet", "gateway", "bridge_address", "subnet_ipv6", "gateway_ipv6", "bridge_name", "vni"}
     valued = {"ip_range", "mtu", "binding_address", "host_access", "dns_search", "dns_options"}
     valued |= {"egress_ipv4", "egress_ipv6", "max_flows", "reserved_addresses", *FIELDS}
-    without_link = {"parent", "macvlan_mode", "routes", "plugin_options"}
+    without_link = {"parent", "ipam_driver", "macvlan_mode", "routes", "plugin_options"}
     assert usual.keys() - answers == reported | valued | without_link
 
 

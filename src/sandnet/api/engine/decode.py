@@ -12,6 +12,7 @@ from sandnet.core.engine.connections import ConnectSpec
 from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.model import EndpointSpec, NetworkSpec
 from sandnet.model.ids import check_host_name, check_network_name
+from sandnet.model.interfaces.dhcp_lease import DHCP
 from sandnet.model.interfaces.interface_options import parse_sysctls
 from sandnet.model.network import OWN_DRIVERS
 from sandnet.wire import engine as wire
@@ -106,7 +107,8 @@ def _refuse_unsupported(body: wire.CreateRequest) -> None:
 
 def _addresses(ipam: wire.IpamRequest, ipv6: bool) -> dict[str, Any]:
     """Return the options for the subnets of a request: at most one of each family."""
-    if (ipam.driver or "") not in _OURS:
+    by_server = {"ipam_driver": DHCP} if ipam.driver == DHCP else {}
+    if (ipam.driver or "") not in _OURS and not by_server:
         raise not_found("IPAM driver", repr(str(ipam.driver)[:80]), "leave it out: sandnet allocates the addresses")
     for key in ipam.options or {}:
         if not key.startswith(network_options.NAMESPACE):
@@ -119,7 +121,7 @@ def _addresses(ipam: wire.IpamRequest, ipv6: bool) -> dict[str, Any]:
             raise invalid("IPAM.Config: a network has one subnet of each family", "give one of each")
         raw |= found
         raw |= {"reserved_addresses": reserved} if reserved else {}
-    return raw
+    return raw | by_server
 
 
 def _pool(pool: wire.IpamPool, field: str, ipv6: bool) -> dict[str, Any]:

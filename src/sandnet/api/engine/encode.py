@@ -34,7 +34,9 @@ def summary(net: Network) -> wire.NetworkSummary:
         enable_ipv4=net.ipv4 is not None,
         enable_ipv6=net.ipv6 is not None,
         ipam=wire.NetworkIpam(
-            driver="default", options={}, config=[_pool(net, each) for each in (net.ipv4, net.ipv6) if each]
+            driver=net.options.ipam_driver or "default",
+            options={},
+            config=[_pool(net, each) for each in (net.ipv4, net.ipv6) if each],
         ),
         internal=net.options.internal,
         options=network_options.to_engine_options(net.options) | plugin_options.shown(net.options),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cached_property
+from math import isfinite
 
 import msgspec
 from msgspec.structs import asdict
@@ -18,6 +19,7 @@ from sandnet.dns.base import Explanation
 from sandnet.kernel.types import PoolStatus
 from sandnet.model import Attachment, Endpoint, Network, Probe, Sandbox
 from sandnet.model.address import encode_hook
+from sandnet.model.interfaces.dhcp_lease import DhcpLease
 from sandnet.model.remote_attachment import RemoteAttachment
 from sandnet.wire import explain, reconcile
 from sandnet.wire import health as wire_health
@@ -25,7 +27,7 @@ from sandnet.wire import libnetwork as wire
 from sandnet.wire.bandwidth import Bandwidth
 from sandnet.wire.direct_ports import DirectPort
 from sandnet.wire.nodes import Node, NodeReachability
-from sandnet.wire.sandbox_interfaces import SandboxInterface, Tap
+from sandnet.wire.sandbox_interfaces import AddressLease, SandboxInterface, Tap
 
 
 class Encoder:
@@ -121,7 +123,7 @@ class Encoder:
         encoded.address_ipv6 = _text(ep.address_ipv6)
         encoded.additional_addresses = [str(each) for each in ep.additional_addresses]
         encoded.mac = ep.mac or None
-        encoded.gateway = _text(net.ipv4.gateway) if net.ipv4 else None
+        encoded.gateway = _text(net.ipv4.gateway) if net.ipv4 else _text(ep.lease.router) if ep.lease else None
         encoded.exposed_ports = [wire.TransportPort(proto=port.proto, port=port.port) for port in ep.exposed_ports]
         encoded.port_mapping = [
             wire.BoundPort(proto=port.proto, port=port.port, host_ip=str(port.host_ip), host_port=port.host_port)
@@ -135,6 +137,7 @@ class Encoder:
         encoded.aliases = list(ep.aliases)
         encoded.probe = _probe(ep.probe) if ep.probe else None
         encoded.bandwidth = Bandwidth(**asdict(ep.bandwidth)) if ep.bandwidth else None
+        encoded.lease = _lease(ep.lease) if ep.lease else None
         encoded.labels = ep.labels
         encoded.affinity = ep.affinity.value
         encoded.backends = self.backends(ep)
@@ -262,6 +265,17 @@ def _backend_state(attachment: Attachment) -> str:
 def _probe(probe: Probe) -> wire.Probe:
     return wire.Probe(
         kind=probe.kind.value, port=probe.port, path=probe.path, interval=probe.interval, timeout=probe.timeout
+    )
+
+
+def _lease(lease: DhcpLease) -> AddressLease:
+    return AddressLease(
+        server=_text(lease.server),
+        obtained=moment(lease.obtained),
+        ends=moment(lease.ends) if isfinite(lease.ends) else None,
+        router=_text(lease.router),
+        dns=[str(each) for each in lease.dns],
+        domain=lease.domain,
     )
 
 

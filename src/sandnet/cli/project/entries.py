@@ -58,6 +58,7 @@ class NetworkEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     egress_ipv4: IPv4Address | None = None
     egress_ipv6: IPv6Address | None = None
     parent: str | None = None
+    ipam_driver: str | None = None
     macvlan_mode: str | None = None
     routes: list[StaticRoute] = []
     max_flows: int | None = None

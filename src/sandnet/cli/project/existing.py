@@ -43,7 +43,7 @@ def service_entry(service: Service) -> ServiceEntry:
     exposed = [port for port in service.exposed_ports or () if (port.proto, port.port) not in published]
     values = {
         "network": service.network,
-        "address": _bare(service.address),
+        "address": None if service.lease else _bare(service.address),
         "address_ipv6": _bare(service.address_ipv6),
         "additional_addresses": [_bare(each) for each in service.additional_addresses or ()],
         "mac": service.mac or "",

@@ -35,6 +35,7 @@ from sandnet.core.lifecycle.parent_updates import ParentUpdates
 from sandnet.core.lifecycle.sandbox_setup import identified, set_up, set_up_external, set_up_prepared
 from sandnet.core.runtime.context import Context
 from sandnet.core.runtime.operations import alongside, roll_back
+from sandnet.core.state.leased_addresses import check_lease, leasing, with_lease
 from sandnet.drivers.base import ExternalDriver, LoadBalancing
 from sandnet.errors import Error, invalid
 from sandnet.firewall.base import Step
@@ -69,7 +70,8 @@ class Joins:
         existing = self._records.attachments_of_endpoint(endpoint.id)
         driver = self._context.drivers.working(network.driver)
         external = isinstance(driver, ExternalDriver)
-        shares = not endpoint.address or (isinstance(driver, LoadBalancing) and not endpoint.additional_addresses)
+        balances = isinstance(driver, LoadBalancing) and not endpoint.additional_addresses
+        shares = not (endpoint.address or network.leases_addresses) or balances
         remote = self._records.remote.of_endpoint(endpoint.id)
         shareable = shares and spec.tap is None
         check_not_joined(endpoint, existing, remote, spec.container_id, many=many and shares, shareable=shareable)
@@ -327,13 +329,30 @@ class Joins:
         early = not naming.needs_namespace(sandbox)
         async with alongside(naming.attachment_added(sandbox, attachment)) if early else nullcontext():
             sandbox = await self._backends.join(network, endpoint, attachment, job)
-            if not early:
+            if network.leases_addresses:
+                sandbox, endpoint, attachment = await self._leased(network, endpoint, sandbox, attachment)
+            if not early or network.leases_addresses:
                 await naming.attachment_added(sandbox, attachment)
             sandbox = self._parents.with_pending(replace(sandbox, phase=Phase.READY), network, spec.parent_updates)
             # an orphaned endpoint has a container again
             found = [replace(endpoint, orphaned=False)] if endpoint.orphaned else []
             await self._records.commit(put=[sandbox, replace(attachment, phase=Phase.READY), *found])
         return sandbox
+
+    async def _leased(
+        self, network: Network, endpoint: Endpoint, sandbox: Sandbox, attachment: Attachment
+    ) -> tuple[Sandbox, Endpoint, Attachment]:
+        """Wait for an address from the network's server, record it, and set up the interface with it."""
+        driver = leasing(self._context.drivers.working(network.driver))
+        lease = await driver.obtain_lease(network, endpoint, attachment, sandbox)
+        check_lease(self._records, network, attachment, lease)
+        endpoint, attachment = with_lease(endpoint, attachment, lease)
+        await self._records.commit(put=[endpoint, attachment])
+        job = self._set_up_job(network, endpoint, sandbox, attachment)
+        sandbox = await self._backends.join(network, endpoint, attachment, job)
+        await self._context.resolver_sync.endpoint_added(network, endpoint)
+        self._context.host_files.changed(endpoint, network)
+        return sandbox, endpoint, attachment
 
     async def _roll_back(self, endpoint: Endpoint, spec: JoinSpec, known: Sandbox | None) -> None:
         await roll_back(f"join of {spec.container_id}", self._undo(endpoint.id, spec.container_id, known))

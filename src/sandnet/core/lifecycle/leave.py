@@ -17,6 +17,7 @@ from sandnet.core.lifecycle.default_routes import SandboxRoutes
 from sandnet.core.lifecycle.sandbox_setup import Failures, detach_link, raise_incomplete, tear_down
 from sandnet.core.runtime.context import Context
 from sandnet.core.runtime.operations import alongside
+from sandnet.core.state.leased_addresses import with_lease
 from sandnet.errors import Error
 from sandnet.firewall.base import RunBetween, Step, no_step
 from sandnet.model import Attachment, Endpoint, Interface, Network, Phase, Sandbox
@@ -44,8 +45,11 @@ class Leaves:
         last = len(self._records.attachments_of_container(attachment.container_id)) == 1
         if sandbox and last:
             sandbox = replace(sandbox, phase=Phase.REMOVING)
-        await self._records.commit(put=[attachment, sandbox] if sandbox and last else [attachment])
         network, endpoint = self._records.network(attachment.network_id), self._records.endpoint(attachment.endpoint_id)
+        returned = [with_lease(endpoint, attachment, None)[0]] if endpoint and endpoint.lease else []
+        await self._records.commit(put=[attachment, *([sandbox] if sandbox and last else []), *returned])
+        for unnamed in returned:  # the server may give the address to another machine from now on
+            await self._context.resolver_sync.endpoint_removed(unnamed)
         async with alongside(self._context.resolver_sync.attachments_removed([attachment])):
             if network and endpoint:
                 await self._backends.fail_over(network, endpoint, attachment)

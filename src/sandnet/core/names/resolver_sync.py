@@ -28,6 +28,10 @@ SHORT_ID = 12
 """Characters of a container id that its neighbours can use as a name."""
 
 
+MOST_LEASED_SERVERS = 3
+"""Name servers of DHCP servers that a sandbox queries, as many as a resolv.conf has (resolv.conf(5))."""
+
+
 class ResolverSync:
     """Keeps the resolver's content equal to the records.
 
@@ -196,13 +200,15 @@ class ResolverSync:
             upstreams=sandbox.dns,
             external=any(not net.options.internal for net in networks),
         )
+        leased = () if external else self._leased_servers(attachments)
         if sandbox.origin in _ASKING_INSIDE and (bool(sandbox.inode) or not external):
             yield replace(
                 common,
                 key=sandbox.key,
                 inode=sandbox.inode,
                 beside_another=external,
-                inside=_queried_inside(sandbox, networks),
+                upstreams=sandbox.dns or leased,
+                inside=_queried_inside(sandbox, networks) if sandbox.dns else leased,
             )
         for version, sources in self._sources(sandbox).items():
             listen = gateway_socket(sandbox.container_id, version)
@@ -242,6 +248,12 @@ class ResolverSync:
             sandbox = self._records.sandbox(mate.container_id)
             if sandbox:
                 yield from self._clients(sandbox)
+
+    def _leased_servers(self, attachments: Iterable[Attachment]) -> tuple[Address, ...]:
+        """Return the name servers of the segments that a sandbox is a machine of."""
+        found = (self._records.endpoint(attachment.endpoint_id) for attachment in attachments)
+        servers = dict.fromkeys(server for each in found if each and each.lease for server in each.lease.dns)
+        return tuple(servers)[:MOST_LEASED_SERVERS]
 
     def _aliases(self, attachment: Attachment) -> Iterator[Alias]:
         endpoint = self._records.endpoint(attachment.endpoint_id)

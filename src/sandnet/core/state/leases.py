@@ -12,7 +12,7 @@ from sandnet.core.state.records import Records
 from sandnet.errors import Error, Kind, invalid
 from sandnet.ipam.addresses import Addresses, AddressUse, embedded_ipv6
 from sandnet.model import Address, Attachment, EndpointSpec, Interface, Network, Prefix, Subnet
-from sandnet.model.address import mac_for
+from sandnet.model.address import mac_for, new_mac
 from sandnet.model.remote_attachment import RemoteAttachment
 
 EMBED_UP_TO = 80
@@ -190,7 +190,7 @@ class Leases:
         return pools
 
     def _mac(self, net: Network, spec: EndpointSpec, ipv4: IPv4Address | None) -> str:
-        mac = spec.mac or (mac_for(ipv4) if ipv4 else "")
+        mac = spec.mac or (mac_for(ipv4) if ipv4 else new_mac() if net.leases_addresses else "")
         holder = next((ep for ep in self._records.endpoints_of(net.id) if ep.mac == mac), None) if spec.mac else None
         if holder:
             message = f"MAC {mac} on network {net.name} is held by endpoint {holder.name}"
@@ -199,12 +199,15 @@ class Leases:
 
 
 def _check_usable(net: Network, spec: EndpointSpec) -> None:
+    if spec.address and net.leases_addresses:
+        message = f"network {net.name}: the DHCP server of the segment gives the addresses, not {spec.address}"
+        raise invalid(message, "have that server reserve it for a MAC, and give the endpoint that one", "by_dhcp")
     for requested in (spec.address, spec.address_ipv6, *spec.additional_addresses):
         if requested and not (net.ipv4 if requested.version == 4 else net.ipv6):
             hint = "leave the address out, or use a network that has such a subnet"
             message = f"network {net.name} has no IPv{requested.version} subnet for {requested}"
             raise invalid(message, hint, "no_such_family")
-    if spec.mac and not net.ipv4:
+    if spec.mac and not net.ipv4 and not net.leases_addresses:
         raise invalid(f"network {net.name} gives its endpoints no link, so no MAC either", code="no_link")
 
 

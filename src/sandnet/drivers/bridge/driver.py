@@ -133,6 +133,9 @@ class BridgeDriver:
             raise invalid(f"network {net.name}: vni is for networks of driver overlay", code="overlay_option")
         if requested.encrypted and not self._shared:
             raise invalid(f"network {net.name}: encrypted is for networks of driver overlay", code="overlay_option")
+        if net.leases_addresses:
+            message = f"network {net.name}: no DHCP server is on its bridge"
+            raise invalid(message, "leave ipam_driver out, or create a network of type macvlan", "no_dhcp_server")
         link = requested.bridge_name or bridge_name(net.id)
         check_link_unclaimed(link, others)
         await self._reaper.wait(link)

@@ -8,6 +8,7 @@ be used from several threads.
 from __future__ import annotations
 
 from sandnet.kernel.fake.common import FakeNamespace, FaultInjector
+from sandnet.kernel.fake.dhcp_clients import FakeDhcpClients
 from sandnet.kernel.fake.host import FakeFirewall, FakeHost, FakeSysctl
 from sandnet.kernel.fake.interface_settings import FakeInterfaceSettings
 from sandnet.kernel.fake.links import FakeLinks
@@ -37,6 +38,7 @@ class FakeKernel:
         self._limits = FakeTrafficLimits(self._faults, self._links)
         self._interface_settings = FakeInterfaceSettings(self._faults, spaces, pins)
         self._supplied_links = FakeSuppliedLinks(self._faults, self._links, spaces, pins)
+        self._dhcp_clients = FakeDhcpClients(self._faults)
         self._vxlan = FakeVxlanPorts(self._faults, self._links)
         self._tunnels = FakeTunnels(self._faults, self._links)
         self._firewall = FakeFirewall(self._faults)
@@ -66,6 +68,11 @@ class FakeKernel:
     def supplied_links(self) -> FakeSuppliedLinks:
         """Links of other programs that move into namespaces."""
         return self._supplied_links
+
+    @property
+    def dhcp_clients(self) -> FakeDhcpClients:
+        """Clients of DHCP: tests are their servers."""
+        return self._dhcp_clients
 
     @property
     def vxlan(self) -> FakeVxlanPorts:

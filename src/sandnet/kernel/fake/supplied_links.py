@@ -9,6 +9,7 @@ from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.fake.common import FakeNamespace, FaultInjector, InnerEnd, recorded
 from sandnet.kernel.fake.links import FakeLinks
 from sandnet.kernel.types import Link, Macvlan, MovedLink
+from sandnet.model.address import Interface
 from sandnet.model.link_names import MACVLAN_KIND, OUR_LINKS
 
 
@@ -67,6 +68,13 @@ class FakeSuppliedLinks:
         inner = links[link.interface]
         desired = (*link.addresses, *map(ip_interface, link.additional_addresses))
         inner.addresses.extend(each for each in desired if each not in inner.addresses)
+
+    @recorded
+    def remove_address(self, namespace: str, alias: str, address: Interface) -> None:
+        """Remove the address."""
+        if placed := self._find(namespace, alias):
+            inner = self._spaces[placed.inode].links[placed.interface]
+            inner.addresses[:] = [each for each in inner.addresses if each != address]
 
     @recorded
     def withdraw(self, namespace: str, source: str, alias: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from sandnet.kernel.linux.dhcp.clients import LinuxDhcpClients
 from sandnet.kernel.linux.host import LinuxHost
 from sandnet.kernel.linux.interfaces.settings import LinuxInterfaceSettings
 from sandnet.kernel.linux.links import LinuxLinks
@@ -97,7 +98,7 @@ class LinuxKernel:
         sandbox_dir: the directory that all sandbox keys are below.
         listen: where the resolver listens in sandboxes; ``None``: there is no resolver.
         pool: how many sandboxes are prepared ahead of joins; ``None``: none.
-        run_dir: the directory for the log of wireguard-go.
+        run_dir: the directory for the log of wireguard-go, and for the files of DHCP clients.
         userspace_wireguard: use wireguard-go where the kernel has WireGuard, too.
     """
 
@@ -122,7 +123,8 @@ class LinuxKernel:
         log = f"{run_dir}/{WIREGUARD_LOG}"
         self._tunnels = LinuxTunnels(log, self._host.missing_features, userspace_only=userspace_wireguard)
         self._state_reader = LinuxStateReader(self._namespaces, sandbox_dir)
-        self._processes = LinuxProcesses()
+        self._dhcp_clients = LinuxDhcpClients(run_dir)
+        self._processes = LinuxProcesses(self._dhcp_clients.pids)
         self._watcher = LinuxWatcher(self._firewall)
         self._pool = LinuxSandboxPool(listen, pool)
 
@@ -145,6 +147,11 @@ class LinuxKernel:
     def supplied_links(self) -> LinuxSuppliedLinks:
         """Links of other programs that move into namespaces."""
         return self._supplied_links
+
+    @property
+    def dhcp_clients(self) -> LinuxDhcpClients:
+        """Clients of DHCP in sandboxes."""
+        return self._dhcp_clients
 
     @property
     def vxlan(self) -> LinuxVxlanPorts:

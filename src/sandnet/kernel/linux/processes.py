@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import signal
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from typing import Final
 
@@ -40,7 +41,14 @@ class PidFd:
 
 
 class LinuxProcesses:
-    """The Linux implementation of :class:`sandnet.kernel.observation.Processes`, for the daemon's own PID namespace."""
+    """The Linux implementation of :class:`sandnet.kernel.observation.Processes`, for the daemon's own PID namespace.
+
+    Args:
+        own: returns the numbers of the daemon's own processes in sandboxes, which do not count as ones of containers.
+    """
+
+    def __init__(self, own: Callable[[], Collection[int]] = frozenset) -> None:
+        self._own = own
 
     def started(self, pid: int) -> int | None:
         """See :meth:`sandnet.kernel.observation.Processes.started`.
@@ -80,8 +88,11 @@ class LinuxProcesses:
             Error: as described there.
         """
         found = set()
+        own = {str(pid) for pid in self._own()}
         with map_errors("look which namespaces processes are in"):
             for name in filter(str.isdecimal, os.listdir("/proc")):
+                if name in own:
+                    continue
                 with suppress(*ENDED, PermissionError):
                     found.add(os.stat(f"/proc/{name}/ns/net").st_ino)
         return frozenset(found)

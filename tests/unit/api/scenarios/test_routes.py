@@ -209,6 +209,7 @@ async def test_verbose_appends_the_operator_keys(client: httpx.AsyncClient) -> N
             "affinity",
             "probe",
             "bandwidth",
+            "lease",
             "labels",
             "backends",
             "created",

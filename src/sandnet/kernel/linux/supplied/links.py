@@ -23,6 +23,7 @@ from sandnet.kernel.netlink.rtnetlink import (
     list_addresses,
     list_links,
     mac_and_mtu,
+    remove_address,
     to_namespace,
 )
 from sandnet.kernel.netlink.socket import Netlink, NetlinkError, attribute, map_errors, string
@@ -67,6 +68,16 @@ class LinuxSuppliedLinks:
                 _move(here, descriptor, link)
                 inner = next(_marked(there, link.alias))
             _configure(there, descriptor, inner, link)
+
+    def remove_address(self, namespace: str, alias: str, address: Interface) -> None:
+        """See :meth:`sandnet.kernel.namespace_protocols.SuppliedLinks.remove_address`."""
+        with map_errors(f"remove {address} in {namespace}"):
+            try:
+                with opened_namespace(namespace) as descriptor, Netlink.inside(descriptor) as there:
+                    for inner in [*_marked(there, alias)]:
+                        remove_address(there, inner.ifindex, address)
+            except (FileNotFoundError, NotANetworkNamespaceError):
+                return
 
     def withdraw(self, namespace: str, source: str, alias: str) -> None:
         """See :meth:`sandnet.kernel.namespace_protocols.SuppliedLinks.withdraw`."""

@@ -1,0 +1,1 @@
+"""Clients of DHCP in sandboxes."""

@@ -1,0 +1,1 @@
+"""Clients of DHCP: processes of the program udhcpc."""
