@@ -17,6 +17,7 @@ from sandnet.kernel.types import (
     DefaultRoute,
     Elements,
     ElementSet,
+    InnerTap,
     NamespaceState,
     PortLimits,
     PreparedSandbox,
@@ -694,6 +695,26 @@ def test_parameter_name_that_leads_elsewhere_is_invalid(case: KernelCase, name: 
 
 
 # Host.
+
+
+@pytest.mark.skipif(bool(TAPS_NEED), reason=TAPS_NEED)
+def test_inner_tap_is_made_once_and_removed(case: KernelCase) -> None:
+    settings, tap = case.kernel.interface_settings, InnerTap("tap0", TapOptions())
+    case.kernel.links.ensure_bridge(BRIDGE)
+    case.kernel.namespaces.make(KEY)
+    with refused(Kind.NOT_FOUND):
+        settings.ensure_tap(KEY, VETH, tap)
+    case.kernel.links.plug(KEY, VETH)
+    assert settings.tap_problem(KEY, VETH, tap) == "there is no tap tap0"
+    for _ in range(2):
+        settings.ensure_tap(KEY, VETH, tap)
+        assert settings.tap_problem(KEY, VETH, tap) == ""
+    with refused(Kind.CONFLICT):
+        settings.ensure_tap(KEY, VETH, InnerTap("eth0", TapOptions()))
+    for _ in range(2):
+        settings.remove_tap(KEY, "tap0")
+        assert settings.tap_problem(KEY, VETH, tap)
+    settings.remove_tap(OTHER_KEY, "tap0")
 
 
 @pytest.mark.parametrize("text", ["fd00:77::/64", "10.77.0.0/16"])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import pytest
 
@@ -24,6 +25,28 @@ PAGES = {
     "resolves6": f"ip address add {ADDRESS6}/64 dev eth0; nslookup web.front {GATEWAY6}",
     "forges": f"ip address add {FORGED}/24 dev eth0; ping -c1 -W2 -I {FORGED} {NEIGHBOUR} > /dev/null; echo status $?",
 }
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class InSandbox:
+    """The namespace of a sandbox, as a place where commands run."""
+
+    def __init__(self, daemon: RunningDaemon, key: str) -> None:
+        self._host, self._key = daemon.host, key
+
+    def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What the job returns there."""
+        return self._host.inside(self._key, job, *args, **kwargs)
+
+    def sh(self, *command: str) -> str:
+        """The output of a command."""
+        return self._host.sh(*command, namespace=self._key)
+
+    def popen(self, *command: str) -> subprocess.Popen[str]:
+        """A process that is started there."""
+        return self.run(self._host.start_here, *command)
 
 
 @pytest.fixture
@@ -87,3 +110,25 @@ def test_a_guest_is_reached_resolved_published_and_guarded(fresh_daemon: Running
     device = daemon.api.get("/sandboxes/vm-1", verbose="true")["interfaces"][0]["tap"]["device"]
     daemon.cli("service", "detach", "vm-1", "vm.front")
     eventually(lambda: device not in daemon.links())
+
+
+@needs_other_users
+def test_a_guest_runs_in_the_namespace_of_its_tap(fresh_daemon: RunningDaemon, tmp_path: Path) -> None:
+    daemon = fresh_daemon
+    daemon.start()
+    daemon.api.network("front", subnet="10.9.0.0/24")
+    daemon.cli("service", "publish", "-p", "8080:80", "vm.front")
+    place = ("--type", "tap", "--tap-place", "sandbox")
+    arguments = daemon.cli("service", "attach", *place, "--owner", str(OWNER), "--format", "qemu", "vm-1", "vm.front")
+    kernel = daemon.cli("sandbox", "taps", "--format", "kernel", "vm-1")
+    assert daemon.sandbox("front", "web").address == NEIGHBOUR
+    inside = InSandbox(daemon, str(daemon.netns / "vm-1"))
+    machine = Guest(inside, tmp_path, arguments, kernel.strip(), OWNER, PAGES)
+    try:
+        eventually(lambda: fetched(daemon, f"http://{ADDRESS}/") == HELLO, BOOT)
+        eventually(lambda: fetched(daemon, f"http://{HOST_ADDRESS}:8080/", daemon.outside.namespace) == HELLO)
+        eventually(lambda: fetched(daemon, f"http://{ADDRESS}/cgi-bin/answers") == "yes")
+        eventually(lambda: NEIGHBOUR in fetched(daemon, f"http://{ADDRESS}/cgi-bin/resolves"))
+        assert fetched(daemon, f"http://{ADDRESS}/cgi-bin/forges") == "status 1"
+    finally:
+        machine.close()

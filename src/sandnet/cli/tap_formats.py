@@ -16,6 +16,7 @@ def text(tap: Tap) -> tuple[tuple[str, str], ...]:
     """Return the fields for people."""
     return (
         ("Device", tap.device),
+        ("Namespace", tap.netns or ""),
         ("Network", tap.network),
         ("Interface", tap.interface),
         ("MAC", tap.mac),

@@ -51,13 +51,18 @@ _OPTIONS = (
         "link_type",
         type=click.Choice(("veth", "tap")),
         default="veth",
-        help="tap: the container is a virtual machine, and gets a tap on the host. Default: veth.",
+        help="tap: the container is a virtual machine, and gets a tap. Default: veth.",
     ),
     click.option("--owner", type=_Id("user"), metavar="USER", help="User who may open the tap. Default: root."),
     click.option("--group", type=_Id("group"), metavar="GROUP", help="Group whose members may open the tap."),
     click.option("--queues", type=click.IntRange(1, 256), metavar="N", help="Queues of the tap. Default: 1."),
     click.option("--vhost", is_flag=True, help="Let QEMU use /dev/vhost-net."),
     click.option("--no-offload", is_flag=True, help="Let the guest send no large segments or partial checksums."),
+    click.option(
+        "--tap-place",
+        type=click.Choice(("host", "sandbox")),
+        help="Where the tap is: on the host, or in the sandbox, where the emulator runs. Default: host.",
+    ),
     format_option,
 )
 
@@ -76,7 +81,9 @@ def requested_tap(values: Mapping[str, Any]) -> TapRequest | None:
         click.UsageError: options of a tap are given without one.
     """
     given = [
-        name for name in ("owner", "group", "queues", "vhost", "no_offload") if values.get(name) not in (None, False)
+        name
+        for name in ("owner", "group", "queues", "vhost", "no_offload", "tap_place")
+        if values.get(name) not in (None, False)
     ]
     if values.get("link_type") != "tap":
         if given or values.get("tap_format", "text") != "text":
@@ -90,6 +97,7 @@ def requested_tap(values: Mapping[str, Any]) -> TapRequest | None:
         queues=values.get("queues"),
         vhost=values.get("vhost") or None,
         offload=False if values.get("no_offload") else None,
+        place=values.get("tap_place"),
     )
 
 

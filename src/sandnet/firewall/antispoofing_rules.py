@@ -195,13 +195,14 @@ def elements(net: Network, endpoint: Endpoint, attachment: Attachment) -> PortEl
 
 def _questions(net: Network, attachment: Attachment) -> PortElements:
     """Return the elements that send a sandbox's questions at its gateway to its own sockets of the resolver."""
+    link = link_name(net.link)
     return {
         Element(
-            inet_set(f"askers{gateway.version}"), join_parts(link_name(net.link), own.ip.packed, gateway.ip.packed)
+            inet_set(f"askers{gateway.version}"), join_parts(link, own.ip.packed, gateway.ip.packed)
         ): gateway_socket(attachment.container_id, gateway.version).packed
         for gateway in dns_gateways(net, is_machine=attachment.tap is not None)
         for own in attachment.addresses
-        if gateway.version == own.version
+        if own.version == gateway.version
     }
 
 

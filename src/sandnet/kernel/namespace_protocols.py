@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from sandnet.kernel.types import (
     DefaultRoute,
+    InnerTap,
     Macvlan,
     MovedLink,
     Namespace,
@@ -131,7 +132,7 @@ class Namespaces(Protocol):
 
 
 class InterfaceSettings(Protocol):
-    """Static routes and kernel parameters of interfaces in sandboxes."""
+    """Static routes, kernel parameters and taps of interfaces in sandboxes."""
 
     def ensure(self, namespace: str, veth: Veth) -> None:
         """Ensure the routes and parameters of the interface in the namespace pinned at ``namespace``.
@@ -144,6 +145,24 @@ class InterfaceSettings(Protocol):
 
     def parameters(self, namespace: str, names: Collection[str]) -> Mapping[str, str]:
         """Return the values of parameters in a namespace, by their paths; absent ones are left out."""
+        ...
+
+    def ensure_tap(self, namespace: str, veth: Veth, tap: InnerTap) -> None:
+        """Ensure a tap in the namespace pinned at ``namespace`` that is joined to the interface: each sends what the
+        other receives. A tap that exists keeps its owner: an emulator may have it open.
+
+        Raises:
+            Error: ``NOT_FOUND`` the namespace or the interface does not exist; ``UNAVAILABLE`` with code ``no_taps``
+                the kernel makes none; ``CONFLICT`` with code ``interface_taken`` another link has its name.
+        """
+        ...
+
+    def tap_problem(self, namespace: str, veth: Veth, tap: InnerTap) -> str:
+        """Return what is wrong with a tap inside, as text; empty: nothing."""
+        ...
+
+    def remove_tap(self, namespace: str, name: str) -> None:
+        """Delete a tap inside; an absent one, or an absent namespace, is success."""
         ...
 
 

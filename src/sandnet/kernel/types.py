@@ -155,6 +155,8 @@ class NamespaceState(NamedTuple):
     """Routes with a gateway in the main table, but default routes, by index of the link."""
     parameters: Mapping[str, str] = {}
     """Those kernel parameters that were asked for, by their paths."""
+    tap_problems: Mapping[str, str] = {}
+    """What is wrong with taps inside that were asked for, by their names."""
     limits: Mapping[str, PortLimits] = {}
     """Only of the host: by port, those that have any."""
 
@@ -262,6 +264,13 @@ class RouteSource(NamedTuple):
     source: Address
 
 
+class InnerTap(NamedTuple):
+    """The desired state of a tap in a sandbox, joined to the sandbox's interface."""
+
+    name: str
+    options: TapOptions
+
+
 class Veth(NamedTuple):
     """The desired state of a veth pair between a bridge and a sandbox."""
 
@@ -301,6 +310,8 @@ class Veth(NamedTuple):
     """Destinations through the interface, each with its next hop; ``None``: on the link."""
     parameters: tuple[tuple[str, str], ...] = ()
     """Kernel parameters of the interface, as paths below ``/proc/sys``, and their values."""
+    inner_tap: InnerTap | None = None
+    """A tap in the sandbox that is joined to the interface, which then has no address: a guest has it."""
 
     @property
     def own_addresses(self) -> tuple[Address, ...]:

@@ -84,7 +84,7 @@ class AttachmentAlias(NamedTuple):
     """``j`` the namespace was joined; ``u`` its ``lo`` was up; ``l`` the address is a separate lease; ``n`` the
     attachment does not hold the endpoint's address; ``d`` drained; ``r`` the sandbox is removed when its processes have
     exited; ``e`` a container engine has the namespace; ``o`` the endpoint is deleted with its last container; ``t`` the
-    link is a tap."""
+    link is a tap, or with ``i`` joined to one inside."""
     values: Mapping[str, str]
     """``4`` and ``6`` the interface's addresses; ``a`` and ``b`` the endpoint's, if they differ; ``m`` the MAC, if not
     derived from the address; ``k`` the name in the sandbox directory, if it is not derived from the container's id;
@@ -93,6 +93,11 @@ class AttachmentAlias(NamedTuple):
     the epoch."""
     whole: bool
     """Whether the alias is complete."""
+
+    @property
+    def is_tap(self) -> bool:
+        """Whether the link itself is a tap."""
+        return "t" in self.flags and "i" not in self.flags
 
     @property
     def key(self) -> str:
@@ -143,6 +148,7 @@ def attachment_alias(endpoint: Endpoint, sandbox: Sandbox, attachment: Attachmen
         "e": sandbox.origin is Origin.EXTERNAL,
         "o": bool(endpoint.owner),
         "t": attachment.tap is not None,
+        "i": attachment.tap is not None and attachment.tap.inside,
     }
     flags = "".join(letter for letter, is_so in found.items() if is_so)
     own, own6 = attachment.address, attachment.address_ipv6

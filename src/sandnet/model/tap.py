@@ -12,6 +12,8 @@ TAP_KIND: Final = "tun"
 """What the kernel calls the kind of a tap (``IFLA_INFO_KIND``)."""
 MAX_QUEUES: Final = 256
 """Queues of a tap (``MAX_TAP_QUEUES``, ``linux/if_tap.h``)."""
+_LONGEST_NAME: Final = 15
+"""Characters of the name of a link (``IFNAMSIZ`` - 1, ``linux/if.h``)."""
 MAX_ID: Final = 2**32 - 2
 """The highest user or group id: the next one means none."""
 
@@ -30,3 +32,11 @@ class TapOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the emulator is to use the host's ``/dev/vhost-net``."""
     offload: bool = True
     """Whether the emulator is to pass large segments and partial checksums (``IFF_VNET_HDR``)."""
+    inside: bool = False
+    """Whether the tap is in a sandbox's namespace, where the emulator runs; else it is on the host."""
+
+
+def inner_tap_name(interface: str) -> str:
+    """Return the name of the tap inside that belongs to an interface: ``tap0`` of ``eth0``."""
+    number = interface.removeprefix("eth")
+    return f"tap{number}" if number.isdecimal() else f"t-{interface}"[:_LONGEST_NAME]

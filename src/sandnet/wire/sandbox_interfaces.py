@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -37,6 +37,8 @@ class TapRequest(Struct, kw_only=True, omit_defaults=True):
     """Whether the emulator is to use ``/dev/vhost-net``; false when absent."""
     offload: bool | None = None
     """Whether the emulator is to pass large segments and partial checksums; true when absent."""
+    place: Literal["host", "sandbox"] | None = None
+    """Where the tap is: on the host, or in the sandbox's namespace, where the emulator runs; ``host`` when absent."""
 
 
 class Tap(Struct, kw_only=True):
@@ -47,7 +49,9 @@ class Tap(Struct, kw_only=True):
     network: str
     """The network's name."""
     device: str
-    """The tap's name on the host."""
+    """The tap's name, on the host or in the namespace."""
+    netns: str | None
+    """Path of the namespace that the tap is in; ``null``: it is on the host."""
     interface: str
     """The name that the guest's interface should have."""
     mac: str

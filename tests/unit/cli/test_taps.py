@@ -15,6 +15,7 @@ TAP = Tap(
     container="vm",
     network="front",
     device="snv0123456789",
+    netns=None,
     interface="eth0",
     mac="02:42:0a:09:00:02",
     mtu=1500,

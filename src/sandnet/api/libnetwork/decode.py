@@ -194,11 +194,13 @@ def _check_tap(body: wire.Join) -> None:
         if body.tap is not None:
             raise invalid("tap is given and type is not tap", 'add "type": "tap"', "contradiction")
         return
+    if body.tap and body.tap.place == "sandbox":
+        return
     unfit = ("netns", "pid", "running_container", "hosts_path", "resolv_conf_path")
     given = [name for name in unfit if getattr(body, name)]
     if given:
-        message = f"{' and '.join(given)} cannot be given for a tap: a virtual machine has no namespace and no files"
-        raise invalid(message, "leave it out", "contradiction")
+        message = f"{' and '.join(given)} cannot be given for a tap on the host: it has no namespace and no files"
+        raise invalid(message, 'leave it out, or add "place": "sandbox" to tap', "contradiction")
 
 
 def _tap(options: TapRequest) -> model.TapOptions:
@@ -208,6 +210,7 @@ def _tap(options: TapRequest) -> model.TapOptions:
         queues=options.queues or 1,
         vhost=bool(options.vhost),
         offload=options.offload is not False,
+        inside=options.place == "sandbox",
     )
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from sandnet.core.controller import Controller
 from sandnet.model import Attachment, Sandbox
 from sandnet.model.address import Address
-from sandnet.model.tap import NO_GROUP
+from sandnet.model.tap import NO_GROUP, inner_tap_name
 from sandnet.wire.sandbox_interfaces import Tap
 
 _USUAL_MTU: Final = 1500
@@ -28,7 +28,8 @@ def encode_tap(core: Controller, sandbox: Sandbox, attachment: Attachment) -> Ta
     return Tap(
         container=sandbox.container_id,
         network=network.name,
-        device=attachment.host_link,
+        device=inner_tap_name(attachment.interface) if options.inside else attachment.host_link,
+        netns=sandbox.key if options.inside else None,
         interface=attachment.interface,
         mac=attachment.mac,
         mtu=network.mtu or _USUAL_MTU,

@@ -120,12 +120,19 @@ class SandboxRoutes:
         return Routes(self.default(sandbox), self.by_source(sandbox))
 
     def default(self, sandbox: Sandbox) -> list[DefaultRoute]:
-        """Return the default routes of a sandbox, at most one per family."""
-        return elect((each.attachment, each.gateways) for each in self._attached(sandbox))
+        """Return the default routes of a sandbox, at most one per family; none where a guest has them."""
+        return self._elected(each for each in self._attached(sandbox) if not each.attachment.tap)
+
+    def of_guest(self, sandbox: Sandbox) -> list[DefaultRoute]:
+        """Return the default routes that a sandbox should have, be it a virtual machine that sets them itself."""
+        return self._elected(self._attached(sandbox))
 
     def by_source(self, sandbox: Sandbox) -> list[SourceRoute]:
-        """Return the routes by source of a sandbox; none if it has one interface only."""
-        return source_routes(self._attached(sandbox))
+        """Return the routes by source of a sandbox; none if it has one interface only, or a guest has them."""
+        return source_routes([each for each in self._attached(sandbox) if not each.attachment.tap])
+
+    def _elected(self, attached: Iterable[Attached]) -> list[DefaultRoute]:
+        return elect((each.attachment, each.gateways) for each in attached)
 
     def _attached(self, sandbox: Sandbox) -> list[Attached]:
         found = []

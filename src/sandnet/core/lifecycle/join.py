@@ -82,14 +82,18 @@ class Joins:
             refuse_outside(network, spec, known)
         if spec.external_key or (known and known.origin is Origin.EXTERNAL):
             return await self._join_external(network, endpoint, spec, known)
-        if spec.tap or (known and known.origin is Origin.GUEST):
+        is_machine = any(each.tap for each in attached)
+        if spec.tap or is_machine:
+            check_tap(network, endpoint, spec, attached, existing)
+        if (spec.tap and not spec.tap.inside) or (known and known.origin is Origin.GUEST):
             return await self._join_guest(network, endpoint, spec, known, process)
         if known:
             return await self._join_known(network, endpoint, spec, known, process)
         sandbox = plan_sandbox(self._records, self._context.settings.files_dir, spec, network, process)
         self._context.host_files.check(sandbox)
         sandbox = await self._context.host_files.with_existing_paths(sandbox)
-        if sandbox.origin is Origin.MADE and endpoint.mac and not external and not spec.interface:
+        usual = not external and not spec.interface and not spec.tap
+        if sandbox.origin is Origin.MADE and endpoint.mac and usual:
             return await self._join_made(network, endpoint, spec, sandbox)
         return await self._join_found(network, endpoint, spec, sandbox)
 
@@ -185,7 +189,6 @@ class Joins:
         self, network: Network, endpoint: Endpoint, spec: JoinSpec, known: Sandbox | None, process: Process | None
     ) -> Sandbox:
         """Make a tap for a virtual machine."""
-        check_tap(network, endpoint, spec, known, self._records.attachments_of_endpoint(endpoint.id))
         if known:
             await self._context.link_reaper.wait(known.container_id)
             sandbox = amend_sandbox(known, spec, process)

@@ -34,6 +34,7 @@ from sandnet.model.link_names import OWN_LINK, outer_name, port_name
 from sandnet.model.remote_attachment import RemoteAttachment
 from sandnet.model.sandbox import KEY_LENGTH
 from sandnet.model.supplied_link import supplied_alias
+from sandnet.model.tap import TapOptions
 
 HOST_DRIVER = "host"
 MAX_INTERFACES = 256
@@ -115,26 +116,43 @@ def check_interface_options(
 
 
 def check_tap(
-    network: Network, endpoint: Endpoint, spec: JoinSpec, sandbox: Sandbox | None, others: Collection[Attachment]
+    network: Network,
+    endpoint: Endpoint,
+    spec: JoinSpec,
+    own: Collection[Attachment],
+    others: Collection[Attachment],
 ) -> None:
     """Refuse a join of a virtual machine that cannot be one, or a tap for a container that is none.
+
+    Args:
+        network: the network.
+        endpoint: the endpoint to join.
+        spec: the request.
+        own: the attachments of the container.
+        others: those of the endpoint.
 
     Raises:
         Error: kind ``INVALID``.
     """
-    if sandbox and (sandbox.origin is Origin.GUEST) != (spec.tap is not None):
-        what, hint = ("a virtual machine", "with type tap") if spec.tap is None else ("no virtual machine", "as before")
-        message = f"container {spec.container_id} is {what} on its other networks"
-        raise invalid(message, f"join it {hint}, or take another id", "link_type")
+    kinds = {_kind_of(each.tap) for each in own}
+    if kinds - {_kind_of(spec.tap)}:
+        message = f"container {spec.container_id} is {kinds.pop()} on its other networks"
+        raise invalid(message, "join it in the same way, or take another id", "link_type")
     if not endpoint.mac:
         message = f"network {network.name} ({network.driver}) gives no interface, so there can be no tap"
         raise invalid(message, "name a network of type bridge", "no_interface")
     if others:
         message = f"endpoint {endpoint.name} has another container, and a virtual machine cannot share its address"
         raise invalid(message, "create an endpoint for the virtual machine", "address_shared")
-    if spec.auto_remove and not spec.watch_pid:
+    if spec.tap and not spec.tap.inside and spec.auto_remove and not spec.watch_pid:
         message = "auto_remove of a virtual machine needs watch_pid: it has no namespace that becomes empty"
         raise invalid(message, "name the emulator's process with watch_pid", "no_process")
+
+
+def _kind_of(tap: TapOptions | None) -> str:
+    if tap is None:
+        return "no virtual machine"
+    return "a virtual machine with a tap in its sandbox" if tap.inside else "a virtual machine with a tap on the host"
 
 
 def candidate_keys(directory: str, container_id: str) -> Iterator[str]:
@@ -156,6 +174,7 @@ def plan_sandbox(
     if spec.external_key:
         return _external_sandbox(records, spec)
     own_dir = join_path(files_dir, spec.container_id)
+    outside = spec.tap is not None and not spec.tap.inside
     return Sandbox(
         container_id=spec.container_id,
         key="",
@@ -165,8 +184,8 @@ def plan_sandbox(
         created=time.time(),
         host_name=spec.host_name,
         domain_name=spec.domain_name,
-        hosts_path="" if spec.tap else spec.hosts_path or join_path(own_dir, "hosts"),
-        resolv_conf_path="" if spec.tap else spec.resolv_conf_path or join_path(own_dir, "resolv.conf"),
+        hosts_path="" if outside else spec.hosts_path or join_path(own_dir, "hosts"),
+        resolv_conf_path="" if outside else spec.resolv_conf_path or join_path(own_dir, "resolv.conf"),
         dns=spec.dns,
         dns_search=spec.dns_search,
         dns_options=spec.dns_options,
@@ -179,7 +198,7 @@ def plan_sandbox(
 
 
 def _origin(spec: JoinSpec, network: Network) -> Origin:
-    if spec.tap:
+    if spec.tap and not spec.tap.inside:
         return Origin.GUEST
     if network.driver == HOST_DRIVER:
         return Origin.HOST

@@ -18,6 +18,7 @@ from sandnet.kernel.base import Kernel
 from sandnet.kernel.types import NO_LIMITS, DefaultRoute, MovedLink, Namespace, PreparedSandbox, Veth
 from sandnet.model import Attachment, Interface, Origin, Phase, Sandbox
 from sandnet.model.supplied_link import supplied_alias
+from sandnet.model.tap import inner_tap_name
 
 Failures = list[Exception]
 """The failures of a teardown, which continues past them."""
@@ -148,6 +149,7 @@ def detach_link(
         return failures
     if not _exists(kernel, sandbox, failures):
         return failures
+    _remove_tap(kernel, sandbox, last, failures)
     if shared:
         attempt(failures, lambda: kernel.links.remove_service_addresses(sandbox.key, shared))
     if sandbox.origin is Origin.MADE and last.interface:
@@ -172,6 +174,8 @@ def tear_down(
         _retire(kernel, sandbox, last, failures)
     if sandbox.is_outside:
         return failures
+    if last and last.tap and _exists(kernel, sandbox, failures):  # a process may keep the namespace
+        _remove_tap(kernel, sandbox, last, failures)
     if shared and sandbox.origin is Origin.JOINED:
         attempt(failures, lambda: kernel.links.remove_service_addresses(sandbox.key, shared))
     if (
@@ -203,12 +207,17 @@ def tear_down_all(kernel: Kernel, all_: Sequence[Teardown]) -> set[str]:
         Error: their links cannot be deleted; nothing else was tried.
     """
     kernel.links.delete([each.last.host_link for each in all_ if each.last.host_link])
+    for each in all_:
+        if each.sandbox.origin is Origin.JOINED:  # the namespace may go on, with the tap
+            _remove_tap(kernel, each.sandbox, each.last, [])
     return {each.sandbox.container_id for each in all_ if tear_down(kernel, each.sandbox, None, (), each.remove_files)}
 
 
 def _configure(kernel: Kernel, sandbox: Sandbox, veth: Veth) -> None:
     if veth.routes or veth.parameters:
         kernel.interface_settings.ensure(sandbox.key, veth)
+    if veth.inner_tap:
+        kernel.interface_settings.ensure_tap(sandbox.key, veth, veth.inner_tap)
 
 
 def _limit(kernel: Kernel, veth: Veth, *, is_new: bool) -> None:
@@ -240,6 +249,13 @@ def _retire(kernel: Kernel, sandbox: Sandbox, last: Attachment, failures: Failur
         attempt(failures, lambda: kernel.links.delete([last.host_link]))
     elif last.host_link:
         attempt(failures, lambda: kernel.links.retire([last.host_link]))
+
+
+def _remove_tap(kernel: Kernel, sandbox: Sandbox, last: Attachment, failures: Failures) -> None:
+    """Delete the tap inside of a link that is removed, whether an emulator has it open or not."""
+    if last.tap and last.tap.inside:
+        name = inner_tap_name(last.interface)
+        attempt(failures, lambda: kernel.interface_settings.remove_tap(sandbox.key, name))
 
 
 def identified(sandbox: Sandbox, namespace: Namespace) -> Sandbox:

@@ -64,7 +64,7 @@ class Sandboxes:
 
     def gateways(self, sandbox: Sandbox, attachment: Attachment) -> Sequence[Address]:
         """Return the next hops of the sandbox's default routes that lead through the attachment."""
-        routes = SandboxRoutes(self._records).default(sandbox)
+        routes = SandboxRoutes(self._records).of_guest(sandbox)
         return [route.gateway for route in routes if route.interface == attachment.interface]
 
     def name_servers(self, sandbox: Sandbox, network: Network) -> Sequence[Address]:

@@ -18,7 +18,7 @@ from sandnet.core.reconcile.backoff import RepairBackoff
 from sandnet.core.reconcile.drift import REPAIRED, Drift
 from sandnet.core.reconcile.flow_tables import ServiceFlows
 from sandnet.core.reconcile.orphaned_links import orphaned_links
-from sandnet.core.reconcile.sandbox_diff import DesiredSandbox, diff_sandbox, with_limits, with_parameters
+from sandnet.core.reconcile.sandbox_diff import DesiredSandbox, diff_sandbox, with_limits, with_settings
 from sandnet.core.reconcile.sandbox_repair import ABSENT, SandboxRepair
 from sandnet.core.reconcile.scanner import Candidates, Scanner
 from sandnet.core.reconcile.unheld_ports import PortHolding
@@ -205,7 +205,7 @@ class Reconciler:
             links.update(state_reader.host(name).links)
         host = with_limits(NamespaceState(links, {}, {}, ()), [desired], self._context.kernel.limits)
         (inside,) = state_reader.inside([desired.sandbox.key])
-        inside = with_parameters(inside, desired, self._context.kernel.interface_settings)
+        inside = with_settings(inside, desired, self._context.kernel.interface_settings)
         return [*diff_sandbox(desired, host, inside)]
 
     def _drift_of(self, sandbox: Sandbox, fault: Fault) -> Drift:

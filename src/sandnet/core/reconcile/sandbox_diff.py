@@ -40,6 +40,7 @@ TAKEN_MAC: Final = "the host takes what is sent to that MAC, which may be a neig
 TOO_OPEN: Final = "the port does not follow its network's options: it talks to whom it must not, or not to itself"
 
 
+NO_GUEST: Final = "the virtual machine reaches no one on this network"
 OTHER_PARAMETER: Final = "the interface behaves otherwise than requested"
 OTHER_RATE: Final = "the container has more or less bandwidth than its endpoint"
 
@@ -62,15 +63,20 @@ def with_limits(host: NamespaceState, desired: Iterable[DesiredSandbox], limits:
     return host._replace(limits=limits.list()) if limited else host
 
 
-def with_parameters(
+def with_settings(
     found: PinnedNamespace | None, desired: DesiredSandbox, settings: InterfaceSettings
 ) -> PinnedNamespace | None:
-    """Return a sandbox's state with the parameters of its interfaces, which are read only if it is to have any."""
+    """Return a sandbox's state with the parameters and taps of its interfaces, which are read only where it has any."""
     names = [name for _, veth in desired.links for name, _ in veth.parameters]
-    if found is None or not names:
+    taps = [(veth, veth.inner_tap) for _, veth in desired.links if veth.inner_tap]
+    if found is None or not (names or taps):
         return found
-    parameters = settings.parameters(desired.sandbox.key, names)
-    return found._replace(state=found.state._replace(parameters=parameters))
+    key, state = desired.sandbox.key, found.state
+    if names:
+        state = state._replace(parameters=settings.parameters(key, names))
+    if taps:
+        state = state._replace(tap_problems={tap.name: settings.tap_problem(key, veth, tap) for veth, tap in taps})
+    return found._replace(state=state)
 
 
 def diff_sandbox(desired: DesiredSandbox, host: NamespaceState, inside: PinnedNamespace | None) -> Iterator[Fault]:
@@ -138,6 +144,8 @@ def _link(veth: Veth, host: NamespaceState, inside: NamespaceState) -> Iterator[
         yield from _inner(veth, inner)
         yield from _addresses(veth, inside, inner)
         yield from _settings(veth, inside, inner)
+        if veth.inner_tap and (problem := inside.tap_problems.get(veth.inner_tap.name)):
+            yield problem, NO_GUEST
 
 
 def _outer(veth: Veth, host: NamespaceState, outer: Port) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from sandnet.core.names.host_files import HostFiles
 from sandnet.core.reconcile.desired_state import DesiredState
 from sandnet.core.reconcile.orphaned_links import orphaned_links
-from sandnet.core.reconcile.sandbox_diff import DesiredSandbox, diff_sandbox, with_limits, with_parameters
+from sandnet.core.reconcile.sandbox_diff import DesiredSandbox, diff_sandbox, with_limits, with_settings
 from sandnet.drivers.base import Driver
 from sandnet.drivers.host_network import HostNetwork
 from sandnet.errors import Error
@@ -173,7 +173,7 @@ class Scanner:
         inside = self._kernel.state_reader.inside([each.sandbox.key for each in desired])
         host = with_limits(host, desired, self._kernel.limits)
         settings = self._kernel.interface_settings
-        pairs = [(each, with_parameters(found, each, settings)) for each, found in zip(desired, inside, strict=True)]
+        pairs = [(each, with_settings(found, each, settings)) for each, found in zip(desired, inside, strict=True)]
         return {each.sandbox.container_id for each, found in pairs if any(diff_sandbox(each, host, found))}
 
 

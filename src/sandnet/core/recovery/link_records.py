@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from posixpath import join as join_path
-from typing import Final
 
 from sandnet.kernel.types import Link
 from sandnet.model import (
@@ -27,8 +26,6 @@ from sandnet.model.link_alias import AttachmentAlias, address4, address6, addres
 from sandnet.model.process import Process
 from sandnet.model.tap import NO_GROUP, TapOptions
 
-ORIGINS: Final = {"e": Origin.EXTERNAL, "t": Origin.GUEST, "j": Origin.JOINED}
-"""Origin of a sandbox by the flag of its links' aliases."""
 NOT_RECOVERABLE = (
     "labels; routes of networks; aliases, exposed ports, ports of routed networks, probes and affinities of endpoints; "
     "host and domain names, name servers, further hosts, aliases, file paths, routes and sysctls of sandboxes; "
@@ -69,11 +66,11 @@ def sandbox_from_alias(alias: AttachmentAlias, key: str, inode: int, folder: str
         folder: the directory of its files, as no alias contains requested paths.
         sequence: its number in creation order.
     """
-    outside = "e" in alias.flags or "t" in alias.flags
+    outside = "e" in alias.flags or alias.is_tap
     return Sandbox(
         container_id=alias.container_id,
         key=key,
-        origin=next((origin for letter, origin in ORIGINS.items() if letter in alias.flags), Origin.MADE),
+        origin=_origin(alias),
         phase=Phase.READY,
         sequence=sequence,
         created=time.time(),
@@ -84,6 +81,14 @@ def sandbox_from_alias(alias: AttachmentAlias, key: str, inode: int, folder: str
         process=_process(alias.values.get("q", "")),
         auto_remove="r" in alias.flags,
     )
+
+
+def _origin(alias: AttachmentAlias) -> Origin:
+    if alias.is_tap:
+        return Origin.GUEST
+    if "e" in alias.flags:
+        return Origin.EXTERNAL
+    return Origin.JOINED if "j" in alias.flags else Origin.MADE
 
 
 def attachment_from_alias(link: Link, alias: AttachmentAlias, net: Network, sequence: int) -> Attachment | None:
@@ -108,7 +113,7 @@ def attachment_from_alias(link: Link, alias: AttachmentAlias, net: Network, sequ
         leased="l" in alias.flags,
         weight=number(alias.values.get("w"), 1),
         drained="d" in alias.flags,
-        tap=_tap(alias.values.get("t", "")) if "t" in alias.flags else None,
+        tap=_tap(alias.values.get("t", ""), inside=not alias.is_tap) if "t" in alias.flags else None,
     )
 
 
@@ -124,7 +129,7 @@ def _additional(alias: AttachmentAlias, net: Network) -> tuple[Interface, ...]:
     return tuple(found[:MAX_ADDITIONAL_ADDRESSES])
 
 
-def _tap(text: str) -> TapOptions:
+def _tap(text: str, *, inside: bool) -> TapOptions:
     """Return the options of a tap; those that cannot be read are the usual ones."""
     owner, group, queues, flags = [*text.split(":"), "", "", "", ""][:4]
     return TapOptions(
@@ -133,6 +138,7 @@ def _tap(text: str) -> TapOptions:
         queues=number(queues, 1),
         vhost="v" in flags,
         offload="o" not in flags,
+        inside=inside,
     )
 
 

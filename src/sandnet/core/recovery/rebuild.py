@@ -157,7 +157,7 @@ class Rebuild:
         if earlier and known:
             return True
         key = known.key if known else join_path(self._settings.sandbox_dir, alias.key)
-        if "t" in alias.flags:
+        if alias.is_tap:
             made = known or sandbox_from_alias(alias, key, 0, "", self._records.next_sequence())
             self._sandboxes[alias.container_id] = self._ready(known or earlier, made)
             return True

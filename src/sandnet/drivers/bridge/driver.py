@@ -25,13 +25,13 @@ from sandnet.ipam.subnet_plan import SubnetIndex, addresses, plan_ipv4, plan_ipv
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.link_reaper import LinkReaper
 from sandnet.kernel.linux.sysctl import set_where_different
-from sandnet.kernel.types import Bridge, Link, NamespaceState, Port, PortLimits, Veth
+from sandnet.kernel.types import Bridge, InnerTap, Link, NamespaceState, Port, PortLimits, Veth
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Interface, Network, Phase
 from sandnet.model.address import Address, Prefix
 from sandnet.model.link_alias import AttachmentAlias, NetworkAlias, network_alias, read_alias
 from sandnet.model.link_names import bridge_name, link_mac
-from sandnet.model.tap import TAP_KIND
+from sandnet.model.tap import TAP_KIND, inner_tap_name
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class BridgeDriver:
             alias = read_alias(link.alias)
             if isinstance(alias, NetworkAlias) and link.kind == "bridge":
                 bridges.append((link, alias))
-            elif isinstance(alias, AttachmentAlias) and link.kind == (TAP_KIND if "t" in alias.flags else "veth"):
+            elif isinstance(alias, AttachmentAlias) and link.kind == (TAP_KIND if alias.is_tap else "veth"):
                 veths.append((link, alias))
         shared = {link.ifindex for link, alias in bridges if "v" in alias.values}
         return Recognised(
@@ -302,6 +302,10 @@ class BridgeDriver:
             tap=att.tap,
             limits=self.port_limits(net, ep),
         )
+        if att.tap and att.tap.inside:
+            inner = InnerTap(inner_tap_name(att.interface), att.tap)
+            veth = veth._replace(tap=None, inner_tap=inner, bridge_addresses=())
+            return veth._replace(address=None, address_ipv6=None, additional_addresses=())
         return with_interface_options(veth, net, att)
 
     async def leave(self, net: Network, gone: Sequence[Attachment], tear_down: RunWith[None]) -> None:

@@ -42,6 +42,8 @@ class FakeNamespace:
     default_routes: dict[int, DefaultRoute] = field(default_factory=dict)
     """By IP version."""
     source_routes: tuple[SourceRoute, ...] = ()
+    taps: dict[str, str] = field(default_factory=dict)
+    """Interfaces by the names of the taps that are joined to them."""
 
 
 class FaultInjector:

@@ -1,4 +1,4 @@
-"""Static routes and kernel parameters of interfaces in sandboxes of the in-memory kernel."""
+"""Static routes, kernel parameters and taps of interfaces in sandboxes of the in-memory kernel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.fake.common import FakeNamespace, FaultInjector, recorded
-from sandnet.kernel.types import Veth
+from sandnet.kernel.types import InnerTap, Veth
 
 
 class FakeInterfaceSettings:
@@ -43,3 +43,28 @@ class FakeInterfaceSettings:
         space = self._spaces.get(self._pins.get(namespace, 0))
         links = space.links.values() if space else ()
         return {name: value for link in links for name, value in link.parameters.items() if name in names}
+
+    @recorded
+    def ensure_tap(self, namespace: str, veth: Veth, tap: InnerTap) -> None:
+        """Ensure the tap."""
+        if namespace not in self._pins:
+            raise not_found("namespace", namespace)
+        space = self._spaces[self._pins[namespace]]
+        if veth.interface not in space.links:
+            raise not_found("link", veth.interface)
+        if tap.name in space.links:
+            message = f"the name {tap.name} is taken in the namespace"
+            raise Error(Kind.CONFLICT, message, code="interface_taken")
+        space.taps[tap.name] = veth.interface
+
+    @recorded
+    def tap_problem(self, namespace: str, veth: Veth, tap: InnerTap) -> str:
+        """Return whether the tap is absent."""
+        space = self._spaces.get(self._pins.get(namespace, 0))
+        return "" if space is None or tap.name in space.taps else f"there is no tap {tap.name}"
+
+    @recorded
+    def remove_tap(self, namespace: str, name: str) -> None:
+        """Delete the tap."""
+        if space := self._spaces.get(self._pins.get(namespace, 0)):
+            space.taps.pop(name, None)

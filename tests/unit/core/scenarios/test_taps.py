@@ -9,13 +9,14 @@ from msgspec.structs import replace
 
 from sandnet.dns.base import SetClient
 from sandnet.errors import Error, Kind
-from sandnet.model import JoinSpec, Origin
+from sandnet.model import Attachment, JoinSpec, Origin
 from sandnet.model.name_server import gateway_socket
 from sandnet.model.tap import TapOptions
 from sandnet.stores.base import REBUILD, Put
 from tests.support.core_in_process import CoreInProcess, MoodyStore, mapping
 
 TAP = TapOptions(owner=1000, group=36, queues=2, vhost=True, offload=False)
+INNER = replace(TAP, inside=True)
 
 
 async def machine(core: CoreInProcess) -> str:
@@ -186,3 +187,49 @@ async def test_the_end_of_the_emulator_removes_the_machine(core: CoreInProcess) 
     core.kernel.processes.end(4711)
     await core.start()
     assert not await core.store.list("sandbox/")
+
+
+async def inner_machine(core: CoreInProcess) -> Attachment:
+    """A virtual machine whose tap is in its sandbox."""
+    await core.network(subnet=IPv4Network("10.9.0.0/24"))
+    endpoint = await core.endpoint("web")
+    sandbox = await core.join("vm", "web", tap=INNER)
+    assert sandbox.origin is Origin.MADE
+    found = core.controller._context.records.attachment("vm", endpoint.id)
+    assert found
+    return found
+
+
+def inner_taps(core: CoreInProcess) -> dict[str, str]:
+    sandbox = core.controller.sandboxes.find("vm")
+    return core.kernel.namespaces._spaces[sandbox.inode].taps
+
+
+async def test_an_inner_tap_has_the_addresses_and_the_interface_none(core: CoreInProcess) -> None:
+    attachment = await inner_machine(core)
+    assert inner_taps(core) == {"tap0": "eth0"}
+    link = core.kernel.links.options[attachment.host_link]
+    assert (link.address, link.bridge_addresses, str(attachment.address)) == (None, (), "10.9.0.2/24")
+    sandbox = core.controller.sandboxes.find("vm")
+    assert [str(hop) for hop in core.controller.sandboxes.gateways(sandbox, attachment)] == ["10.9.0.1"]
+    assert not core.kernel.namespaces._spaces[sandbox.inode].default_routes
+    assert not await core.controller.reconcile.run(fix=False)
+
+
+async def test_an_absent_inner_tap_is_repaired(core: CoreInProcess) -> None:
+    await inner_machine(core)
+    inner_taps(core).clear()
+    found = await core.controller.reconcile.run(fix=True)
+    assert [(drift.problem, drift.done) for drift in found] == [("there is no tap tap0", "repaired")]
+    assert inner_taps(core) == {"tap0": "eth0"}
+
+
+async def test_lost_records_of_an_inner_tap_are_rebuilt(core: CoreInProcess) -> None:
+    before = await inner_machine(core)
+    store = MoodyStore()
+    await store.commit(Put(REBUILD, b"lost"))
+    core.store = store
+    await core.start()
+    after = core.controller._context.records.attachments()
+    assert [replace(each, sequence=0) for each in after] == [replace(before, sequence=0)]
+    assert core.controller.sandboxes.find("vm").origin is Origin.MADE

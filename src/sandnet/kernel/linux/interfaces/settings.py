@@ -1,4 +1,4 @@
-"""Static routes and kernel parameters of interfaces in sandboxes."""
+"""Static routes, kernel parameters and taps of interfaces in sandboxes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Final
 
 from sandnet.errors import Error, Kind, not_found
 from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
+from sandnet.kernel.linux.taps.inner_tap import delete_inner_tap, ensure_inner_tap, inner_tap_problem
 from sandnet.kernel.netlink.routes import add_static, dump_routes
 from sandnet.kernel.netlink.socket import Netlink, map_errors
 from sandnet.kernel.syscalls import NotANetworkNamespaceError, in_namespace, opened_namespace
-from sandnet.kernel.types import Veth
+from sandnet.kernel.types import InnerTap, Veth
 from sandnet.model.address import Address, Prefix
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -45,6 +46,35 @@ class LinuxInterfaceSettings:
             except (FileNotFoundError, NotANetworkNamespaceError):
                 return {}
         return {name: value for name, value in found.items() if value is not None}
+
+    def ensure_tap(self, namespace: str, veth: Veth, tap: InnerTap) -> None:
+        """See :meth:`sandnet.kernel.namespace_protocols.InterfaceSettings.ensure_tap`."""
+        with map_errors(f"make tap {tap.name} of {namespace}"):
+            try:
+                with opened_namespace(namespace) as descriptor, Netlink.inside(descriptor) as there:
+                    if not there.index(veth.interface):
+                        raise not_found("link", veth.interface)
+                    ensure_inner_tap(there, descriptor, veth, tap)
+            except (FileNotFoundError, NotANetworkNamespaceError) as error:
+                raise not_found("namespace", namespace) from error
+
+    def tap_problem(self, namespace: str, veth: Veth, tap: InnerTap) -> str:
+        """See :meth:`sandnet.kernel.namespace_protocols.InterfaceSettings.tap_problem`."""
+        with map_errors(f"look at tap {tap.name} of {namespace}"):
+            try:
+                with opened_namespace(namespace) as descriptor, Netlink.inside(descriptor) as there:
+                    return inner_tap_problem(there, veth, tap)
+            except (FileNotFoundError, NotANetworkNamespaceError):
+                return ""  # the namespace itself is what is wrong
+
+    def remove_tap(self, namespace: str, name: str) -> None:
+        """See :meth:`sandnet.kernel.namespace_protocols.InterfaceSettings.remove_tap`."""
+        with map_errors(f"delete tap {name} of {namespace}"):
+            try:
+                with opened_namespace(namespace) as descriptor, Netlink.inside(descriptor) as there:
+                    delete_inner_tap(there, name)
+            except (FileNotFoundError, NotANetworkNamespaceError):
+                return
 
 
 def _ensure_route(there: Netlink, index: int, destination: Prefix, gateway: Address | None) -> None:
