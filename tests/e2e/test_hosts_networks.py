@@ -197,6 +197,34 @@ class TestMove:
         return True
 
 
+class TestAdditionalAddresses:
+    def test_every_host_reaches_them_where_the_container_is(self, lab: RunningLab) -> None:
+        more = ["10.77.0.50", "10.77.0.51", "fd00:77::50"]
+        lab.client(1).network("blue", "overlay", subnet="10.77.0.0/24", ipv6=True, subnet_ipv6="fd00:77::/64")
+        lab.client(1).endpoint("blue", "db", additional_addresses=more)
+        lab.wait_until(lambda: all("blue" in names(lab, number) for number in lab.hosts), SECONDS)
+        lab.containers = {number: lab.start_sleeper(number, "blue", f"web{number}") for number in lab.hosts}
+
+        def pings(number: int) -> bool:
+            inside = ("sandnet", "sandbox", "exec", lab.containers[number], "--", "ping", "-c1", "-W1", "-n")
+            return all(lab.run(number, *inside, address).returncode == 0 for address in more)
+
+        for place in (1, 2):
+            lab.client(place).join("blue", "db", "moving")
+            for number in lab.hosts:
+                lab.wait_until(lambda number=number: pings(number), SECONDS)  # type: ignore[misc]
+            for number in set(lab.hosts) - {place}:
+                found = json.loads(lab.sh(number, "ip", "-j", "neigh", "show", "nud", "permanent"))
+                assert set(more) <= {each["dst"] for each in found}
+            lab.client(place).leave("blue", "db", "moving")
+        for number in lab.hosts:
+            with pytest.raises(RefusedError, match="address_taken"):
+                lab.client(number).endpoint("blue", "other", address=more[1])
+        lab.client(3).delete("/networks/blue/endpoints/db")
+        lab.wait_until(lambda: all(each["name"] != "db" for each in lab.client(1).get("/services")), SECONDS)
+        lab.client(1).endpoint("blue", "other", additional_addresses=more)
+
+
 class TestPublishedPort:
     def test_each_host_with_a_backend_publishes_the_port(self, lab: RunningLab) -> None:
         lab.sandnet(1, "network", "create", "-d", "overlay", "blue")
