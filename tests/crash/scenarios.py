@@ -42,6 +42,7 @@ Setting = Callable[[CrashDaemon], Stage]
 
 FOO: dict[str, JSON] = {"subnet": "10.9.1.0/24", "ipv6": True, "subnet_ipv6": "fd00:9:1::/64"}
 BAR: dict[str, JSON] = {"subnet": "10.9.2.0/24", "icc": False}
+MORE = ["10.9.1.50", "fd00:9:1::50"]
 PORTS = (mapping(80, 8080), mapping(53, 5353, UDP))
 HELD = ((SOCK_STREAM, 8080), (SOCK_DGRAM, 5353))
 
@@ -108,9 +109,10 @@ def endpoint_routed(daemon: CrashDaemon) -> Stage:
 
 
 def join_configured(daemon: CrashDaemon) -> Stage:
-    """With a name, limits, routes and parameters of the interface."""
-    daemon.api.network("foo", subnet="10.9.1.0/24")
-    daemon.api.endpoint("foo", "web", bandwidth={"ingress_rate": 10_000_000, "egress_rate": 10_000_000})
+    """With a name, limits, additional addresses, routes and parameters of the interface."""
+    daemon.api.network("foo", **FOO)
+    rates = {"ingress_rate": 10_000_000, "egress_rate": 10_000_000}
+    daemon.api.endpoint("foo", "web", bandwidth=rates, additional_addresses=MORE)
     options = {
         "interface": "wan0",
         "routes": [{"destination": "10.77.0.0/16", "gateway": "10.9.1.7"}],
@@ -122,7 +124,8 @@ def join_configured(daemon: CrashDaemon) -> Stage:
 def endpoint_without_ports(daemon: CrashDaemon) -> Stage:
     """Nothing of it is in the kernel."""
     daemon.api.network("foo", **FOO)
-    return Stage(partial(daemon.api.endpoint, "foo", "web"), partial(daemon.api.delete, "/networks/foo/endpoints/web"))
+    forth = partial(daemon.api.endpoint, "foo", "web", additional_addresses=MORE)
+    return Stage(forth, partial(daemon.api.delete, "/networks/foo/endpoints/web"))
 
 
 @interrupts("POST /services", "DELETE /services/{service}")
