@@ -154,6 +154,31 @@ def test_next_holder_of_an_address_is_reached_at_once(daemon: RunningDaemon, web
         assert daemon.here.ask(address, 80).server == address
 
 
+def test_use_of_the_subnet_counts_every_address(daemon: RunningDaemon) -> None:
+    def used() -> JSON:
+        found = daemon.api.get("/v1.55/networks/foo")["Status"]["IPAM"]["Subnets"]
+        return {subnet: each["IPsInUse"] for subnet, each in found.items()}
+
+    daemon.api.network("foo", **FOO)
+    before = used()
+    daemon.api.endpoint("foo", "web", additional_addresses=MORE)
+    assert {subnet: used()[subnet] - count for subnet, count in before.items()} == {
+        FOO["subnet"]: 3,
+        FOO["subnet_ipv6"]: 2,
+    }
+    daemon.api.delete("/networks/foo/endpoints/web")
+    assert used() == before
+
+
+def test_change_of_the_network_keeps_the_addresses(daemon: RunningDaemon, web: Sandbox) -> None:
+    daemon.api.patch("/networks/foo", options={"mtu": 1400, "ip_range": "10.9.1.128/25"})
+    daemon.api.patch("/services/web", bandwidth={"ingress_rate": 10_000_000})
+    assert addresses(web) > ON_INTERFACE
+    with pytest.raises(RefusedError, match="address_taken"):
+        daemon.api.endpoint("foo", "other", address=MORE[0])
+    assert daemon.api.post("/reconcile", fix=False)["drift"] == []
+
+
 def test_failed_creation_leaves_every_address_free(daemon: RunningDaemon) -> None:
     daemon.api.network("foo", **FOO)
     daemon.api.endpoint("foo", "db", address="10.9.1.60")

@@ -82,6 +82,17 @@ def test_running_container_is_attached_by_its_id(docker: DockerEngine, daemon: R
     daemon.api.delete("/networks/joined?force=true")
 
 
+def test_link_local_address_of_docker_is_not_reached(docker: DockerEngine) -> None:
+    """Docker sets it without a word to the plugin, so anti-spoofing does not know it."""
+    create(docker, "local")
+    for number in (7, 8):
+        docker.container("local", f"box-{number}", "--link-local-ip", f"169.254.7.{number}")
+    assert "169.254.7.8" in docker.execute("box-8", "ip", "address").stdout
+    assert not docker.pings("box-8", "169.254.7.7")
+    docker("rm", "-f", "box-7", "box-8")
+    docker("network", "rm", "local")
+
+
 def serve(docker: DockerEngine, network: str, name: str, *options: str) -> str:
     """A container that serves a page at port 80; its address."""
     return docker.container(network, name, *options, command=("nc", "-ll", "-p", "80", "-e", "cat", "/www/index.html"))
