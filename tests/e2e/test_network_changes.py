@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.daemon import JSON, RefusedError, RunningDaemon, state_of
+from tests.support.daemon import JSON, SANDNET, RefusedError, RunningDaemon, state_of
 
 
 @pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
@@ -72,6 +72,22 @@ def test_range_changes_for_new_endpoints(daemon: RunningDaemon) -> None:
     assert {address.rpartition(".")[0] for address in held} == {"10.9.1"}
 
 
+def test_labels_are_merged_by_the_daemon(daemon: RunningDaemon) -> None:
+    daemon.api.network("foo")
+    daemon.api.patch("/networks/foo", labels={"a": "1", "b": "1"})
+    daemon.api.patch("/networks/foo", label_changes={"a": None, "b": "2", "c": "3", "absent": None})
+    assert daemon.api.reported("foo")["labels"] == {"b": "2", "c": "3"}
+
+
+def test_updates_of_labels_at_once_lose_none(daemon: RunningDaemon) -> None:
+    daemon.api.network("foo")
+    names = [f"l{number}" for number in range(8)]
+    update = (str(SANDNET), "-H", f"unix://{daemon.run}/sandnet.sock", "network", "update", "foo", "--label")
+    running = [daemon.host.popen(*update, f"{name}=1") for name in names]
+    assert [process.wait(60) for process in running] == [0] * len(names)
+    assert sorted(daemon.api.reported("foo")["labels"]) == sorted(names)
+
+
 def test_labels_are_replaced(daemon: RunningDaemon) -> None:
     daemon.api.network("foo")
     daemon.api.patch("/networks/foo", labels={"a": "1"})
@@ -108,6 +124,8 @@ def test_command_changes_a_network_in_use(daemon: RunningDaemon) -> None:
         ({"options": {"mt": 1400}}, 400, "unknown option"),
         ({}, 400, "nothing is to be changed"),
         ({"labels": {"a": 1}}, 400, "labels"),
+        ({"labels": {"a": "1"}, "label_changes": {"b": "1"}}, 400, "label_changes"),
+        ({"label_changes": {f"l{number}": "1" for number in range(300)}}, 400, "too many"),
     ],
 )
 def test_refused_change_leaves_the_network(daemon: RunningDaemon, body: JSON, status: int, message: str) -> None:

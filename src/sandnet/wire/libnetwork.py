@@ -80,6 +80,8 @@ class NetworkChange(Struct, kw_only=True, omit_defaults=True):
 
     labels: dict[str, str] | None = None
     """All labels of the network."""
+    label_changes: dict[str, str | None] | None = None
+    """Labels to set, and with ``null`` to remove; the others stay."""
     options: dict[str, Any] | None = None
     """Options to change, with the keys of ``POST /networks``."""
 

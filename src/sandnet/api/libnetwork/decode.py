@@ -6,7 +6,7 @@ An empty string means an absent one, as in the reference's attach example.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
@@ -14,7 +14,7 @@ from msgspec.structs import asdict, replace
 
 from sandnet.api import network_options, parsing, plugin_options
 from sandnet.api.parsing import interface_name
-from sandnet.core.lifecycle.updates.network_update import OptionsOf
+from sandnet.core.lifecycle.updates.network_update import LabelsOf, OptionsOf
 from sandnet.errors import invalid, not_found
 from sandnet.model import (
     Affinity,
@@ -73,16 +73,37 @@ def network_spec(body: wire.NetworkCreate) -> tuple[NetworkSpec, list[str]]:
     return NetworkSpec(name=name, driver=driver, options=parsed, labels=parsing.labels(body.labels or {})), unknown
 
 
-def network_change(body: wire.NetworkChange) -> tuple[OptionsOf | None, dict[str, str] | None]:
-    """Return what changes a network's options, and its new labels; ``None``: they stay.
+def network_change(body: wire.NetworkChange) -> tuple[OptionsOf | None, LabelsOf | None]:
+    """Return what changes a network's options, and what changes its labels; ``None``: they stay.
 
     Raises:
         Error: ``INVALID``, also when the request changes nothing: a misspelt field is more likely than intent.
     """
-    if body.options is None and body.labels is None:
-        raise invalid("nothing is to be changed", "give labels, or options")
-    labels = None if body.labels is None else parsing.labels(body.labels)
-    return None if body.options is None else partial(network_options.parse_change, body.options), labels
+    if body.labels is not None and body.label_changes is not None:
+        raise invalid("labels are all labels, and label_changes some", "give one of them", "contradiction")
+    options = None if body.options is None else partial(network_options.parse_change, body.options)
+    labels: LabelsOf | None = None
+    if body.labels is not None:
+        labels = partial(_replaced, parsing.labels(body.labels))
+    elif body.label_changes is not None:
+        labels = partial(_merged, body.label_changes)
+    if options is None and labels is None:
+        raise invalid("nothing is to be changed", "give labels, label_changes, or options")
+    return options, labels
+
+
+def _replaced(labels: dict[str, str], _: Mapping[str, str]) -> dict[str, str]:
+    return labels
+
+
+def _merged(changes: Mapping[str, str | None], present: Mapping[str, str]) -> dict[str, str]:
+    """Return the present labels with changes; ``None`` removes one.
+
+    Raises:
+        Error: ``INVALID``: they would be too many.
+    """
+    merged = {**present, **changes}
+    return parsing.labels({name: value for name, value in merged.items() if value is not None})
 
 
 def endpoint_spec(body: wire.EndpointCreate | wire.ServicePublish) -> EndpointSpec:

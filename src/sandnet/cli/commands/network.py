@@ -92,12 +92,9 @@ def update(
     changed, added = options(plain, extra), dict(labels)
     if not (changed or added or gone):
         raise click.UsageError("nothing is to be changed: give at least one option")
-    change = NetworkChange(options=changed or None)
+    label_changes = {**dict.fromkeys(gone), **added}
+    change = NetworkChange(options=changed or None, label_changes=label_changes or None)
     with waiting(f"changing network {network_name}"):
-        if added or gone:
-            found = session.client.network(network_name, verbose=True)
-            network_name = found.id
-            change.labels = {key: text for key, text in (found.labels or {}).items() if key not in gone} | added
         session.client.change_network(network_name, change)
 
 

@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 OptionsOf = Callable[[Network], NetworkOptions]
 """Returns a network's options with the requested changes."""
+LabelsOf = Callable[[Mapping[str, str]], Mapping[str, str]]
+"""Returns a network's labels with the requested changes, from those that it has when the change is made."""
 
 _FILES: Final = frozenset({"dns_search", "dns_options"})
 """Options that are in files of sandboxes: networks of every driver can change them."""
@@ -54,13 +56,13 @@ class NetworkUpdates:
         self._networks = networks
         self._sandboxes = sandboxes
 
-    async def update(self, ref: str, options: OptionsOf | None, labels: Mapping[str, str] | None) -> None:
+    async def update(self, ref: str, options: OptionsOf | None, labels: LabelsOf | None) -> None:
         """Change a network's options and labels.
 
         Args:
             ref: the network, by id, name or unique id prefix.
             options: returns its new options; ``None``: they stay.
-            labels: all its labels; ``None``: they stay.
+            labels: returns its new labels; ``None``: they stay.
 
         Raises:
             Error: ``NOT_FOUND``; ``CONFLICT``: an option that cannot change now, with the reason; or an error of the
@@ -69,11 +71,11 @@ class NetworkUpdates:
         network_id = self._networks.find(ref).id
         await self._operations.run(self._update(network_id, options, labels))
 
-    async def _update(self, network_id: str, options: OptionsOf | None, labels: Mapping[str, str] | None) -> None:
+    async def _update(self, network_id: str, options: OptionsOf | None, labels: LabelsOf | None) -> None:
         while not await self._try(network_id, options, labels):
             pass  # new endpoints or containers joined the network while this waited for the locks
 
-    async def _try(self, network_id: str, options: OptionsOf | None, labels: Mapping[str, str] | None) -> bool:
+    async def _try(self, network_id: str, options: OptionsOf | None, labels: LabelsOf | None) -> bool:
         names = self._locks_of(network_id)
         async with self._locks.hold(*names):
             before = self._networks.open(network_id)
@@ -82,7 +84,7 @@ class NetworkUpdates:
             after = replace(
                 before,
                 options=options(before) if options else before.options,
-                labels=before.labels if labels is None else dict(labels),
+                labels=dict(labels(before.labels)) if labels else before.labels,
             )
             if after != before:
                 after = await self._planned(before, after)
