@@ -284,6 +284,22 @@ class RunningDaemon:
                 os.kill(pid, signal.SIGKILL)
         eventually(lambda: not self.resolvers())
 
+    def dhcp_clients(self) -> list[int]:
+        """DHCP clients that this daemon has started: their current directories are below its own."""
+        found = []
+        for pid, words in processes():
+            with suppress(OSError):
+                if words[0] == b"udhcpc" and os.readlink(f"/proc/{pid}/cwd").startswith(str(self.run)):
+                    found.append(pid)
+        return found
+
+    def kill_dhcp_clients(self) -> None:
+        """SIGKILL, and wait."""
+        for pid in self.dhcp_clients():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not self.dhcp_clients())
+
     def cli(self, *words: str) -> str:
         """The output of the command line, run on the host."""
         return self.host.sh(str(SANDNET), "-H", f"unix://{self.run}/sandnet.sock", *words)
@@ -294,6 +310,7 @@ class RunningDaemon:
         if self.is_running():
             self.kill()
         self.kill_resolvers()
+        self.kill_dhcp_clients()
         self.host.close()
 
     # What tests make.

@@ -13,6 +13,7 @@ import argparse
 import fcntl
 import os
 import resource
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -85,6 +86,8 @@ def _become_client(options: argparse.Namespace) -> None:
         os.unlink(name)
     script = _script()
     _detach_streams()
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, and then by what it executes
+        signal.signal(ignored, signal.SIG_DFL)
     _limit()
     raise_oom_score()
     become_with_capabilities(USER, FALLBACK, (CAP_NET_RAW, CAP_NET_BIND_SERVICE), folder)

@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -25,6 +26,8 @@ from sandnet.model import Process
 _SUFFIX: Final = ".client"
 _MOST: Final = 16_384
 """Bytes read of a report."""
+_MOMENT: Final = 0.2
+"""Seconds."""
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -93,7 +96,7 @@ class ClientFiles:
             yield True
             return
         try:
-            yield _try_lock(descriptor, fcntl.LOCK_EX)
+            yield _take(descriptor)
         finally:
             os.close(descriptor)
 
@@ -117,14 +120,25 @@ def lock_for_life(path: str) -> int:
 
     Raises:
         BlockingIOError: another process has locked it, or it was removed.
-        FileNotFoundError: it was removed.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError as failure:
+        raise BlockingIOError from failure
     os.set_inheritable(descriptor, True)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    if not os.fstat(descriptor).st_nlink:
+    if not _take(descriptor) or not os.fstat(descriptor).st_nlink:
         raise BlockingIOError
     return descriptor
+
+
+def _take(descriptor: int) -> bool:
+    """Lock a file; who only looks whether it is locked, locks it for a moment, too."""
+    deadline = time.monotonic() + _MOMENT
+    while not _try_lock(descriptor, fcntl.LOCK_EX):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_MOMENT / 20)
+    return True
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:
