@@ -151,6 +151,39 @@ def has_ipvlan(daemon: RunningDaemon) -> bool:
     return True
 
 
+def test_root_inside_changes_the_mac_that_is_all_one_could_limit(daemon: RunningDaemon, web: Sandbox) -> None:
+    """Why there are no rates: on the parent a frame shows its MAC, and not from which sandbox it came."""
+    web.sh("tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "8kbit", "burst", "3000", "latency", "50ms")
+    web.sh("tc", "qdisc", "delete", "dev", "eth0", "root")
+    web.sh("ip", "link", "set", "eth0", "address", "02:00:00:00:00:99")
+    assert web.reaches(OUTSIDE_ADDRESS)
+    assert "02:00:00:00:00:99" in daemon.outside.sh("ip", "neigh", "show", web.address)
+
+
+def test_bridge_over_the_uplink_has_rates_and_taps(fresh_daemon: RunningDaemon) -> None:
+    """What a macvlan network cannot have: the page names this way."""
+    daemon = fresh_daemon
+    for words in (
+        ("ip", "link", "add", "lan0", "type", "bridge"),
+        ("ip", "address", "delete", f"{HOST_ADDRESS}/24", "dev", "uplink"),
+        ("ip", "link", "set", "uplink", "master", "lan0"),
+        ("ip", "address", "add", f"{HOST_ADDRESS}/24", "dev", "lan0"),
+        ("ip", "link", "set", "lan0", "up"),
+    ):
+        daemon.host.sh(*words)
+    daemon.start()
+    options = {"bridge_name": "lan0", "ip_range": "198.51.100.128/25", "gateway": OUTSIDE_ADDRESS}
+    daemon.api.network("lan", "bridge", allow_overlap=True, **options)
+    web = daemon.sandbox("lan", "web", bandwidth={"egress_rate": 10_000_000})
+    web.serve("web", 80)
+    assert daemon.outside.ask(web.address, 80).server == "web"
+    assert web.mac in daemon.outside.sh("ip", "neigh", "show", web.address)
+    daemon.outside.serve("far", 7000)
+    assert web.ask(OUTSIDE_ADDRESS, 7000).address == web.address
+    daemon.api.endpoint("lan", "vm")
+    assert daemon.api.post("/networks/lan/endpoints/vm/containers", container_id="vm-1", type="tap")["device"]
+
+
 def test_what_its_endpoints_cannot_have_is_refused(daemon: RunningDaemon) -> None:
     daemon.api.network("lan", "macvlan", **SEGMENT)
     with pytest.raises(RefusedError, match="ports_not_supported"):

@@ -109,7 +109,9 @@ class Endpoints:
         if not mappings:
             return ()
         if not isinstance(driver, PortPublisher):
-            hint = "leave port_mapping out: a process there is reached at the host's own ports, or not at all"
+            hint = (
+                "leave port_mapping out: a process there is reached at all its ports, by its own address or the host's"
+            )
             raise invalid(f"network {network.name} ({driver.name}) cannot publish ports", hint, "ports_not_supported")
         driver.check_publishable(network)
         return await self._context.workers.run(self._context.port_allocator.bind, network, mappings)
