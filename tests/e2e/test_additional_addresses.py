@@ -227,6 +227,12 @@ def test_network_without_subnets_refuses_them(daemon: RunningDaemon) -> None:
         daemon.api.endpoint("host", "web", additional_addresses=["10.9.1.7"])
 
 
+def test_network_with_leased_addresses_refuses_them(daemon: RunningDaemon) -> None:
+    daemon.api.network("lan", "macvlan", parent="uplink", ipam_driver="dhcp")
+    with pytest.raises(RefusedError, match="no IPv4 subnet for 198.51.100.77"):
+        daemon.api.endpoint("lan", "web", additional_addresses=["198.51.100.77"])
+
+
 def test_endpoint_with_them_has_one_container(daemon: RunningDaemon, web: Sandbox) -> None:
     with pytest.raises(RefusedError, match="already_joined"):
         daemon.api.post("/services/web/backend", container_id="second")

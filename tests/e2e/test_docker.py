@@ -70,13 +70,14 @@ def test_containers_on_a_network_reach_each_other(docker: DockerEngine, daemon: 
 
 @pytest.mark.attaches("docker that runs")
 def test_running_container_is_attached_by_its_id(docker: DockerEngine, daemon: RunningDaemon) -> None:
-    daemon.api.network("joined")
-    daemon.api.endpoint("joined", "plain")
+    daemon.api.network("joined", subnet="10.9.8.0/24")
+    daemon.api.endpoint("joined", "plain", additional_addresses=["10.9.8.50"])
     options = ("--network", "none", "--stop-signal", "KILL", "--name", "plain")
     identifier = docker("run", "-d", *options, IMAGE, "sleep", "1000")
     daemon.api.join("joined", "plain", "plain", running_container=identifier[:12])
     address = daemon.api.reported("joined", "plain")["address"].partition("/")[0]
     assert daemon.here.reaches(address)
+    assert daemon.here.reaches("10.9.8.50")
     docker("rm", "-f", "plain")
     eventually(lambda: daemon.api.get("/sandboxes") == [])
     daemon.api.delete("/networks/joined?force=true")
