@@ -133,7 +133,10 @@ def test_additional_addresses_end_with_the_endpoint(daemon: RunningDaemon, web: 
     for address in MORE:
         with pytest.raises(RefusedError, match="address_taken"):
             daemon.api.endpoint("foo", "other", **{"address_ipv6" if ":" in address else "address": address})
+    assert all(daemon.here.reaches(address) for address in MORE)
     daemon.api.leave("foo", "web", web.container)
+    known = daemon.host.sh("ip", "neigh") + daemon.host.sh("ip", "-6", "neigh")
+    assert not [address for address in MORE if f"{address} " in known]
     with pytest.raises(RefusedError, match="address_taken"):
         daemon.api.endpoint("foo", "other", additional_addresses=[MORE[2]])
     daemon.api.delete("/networks/foo/endpoints/web")
@@ -229,7 +232,7 @@ def test_network_without_subnets_refuses_them(daemon: RunningDaemon) -> None:
 
 def test_network_with_leased_addresses_refuses_them(daemon: RunningDaemon) -> None:
     daemon.api.network("lan", "macvlan", parent="uplink", ipam_driver="dhcp")
-    with pytest.raises(RefusedError, match="no IPv4 subnet for 198.51.100.77"):
+    with pytest.raises(RefusedError, match=r"no IPv4 subnet for 198\.51\.100\.77"):
         daemon.api.endpoint("lan", "web", additional_addresses=["198.51.100.77"])
 
 
