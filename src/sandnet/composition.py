@@ -17,6 +17,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from sandnet.config import EMBEDDED, Config
+from sandnet.core.cluster import shared_values
 from sandnet.core.cluster.host_membership import HostMembership
 from sandnet.core.cluster.machine_identity import machine_digest
 from sandnet.core.cluster.shared_records import SharedRecords
@@ -321,6 +322,7 @@ def _cluster(config: Config, store: SharedStore, records: Records, driver: Overl
     host = HostRecord(
         name=config.host_name or socket.gethostname(),
         release=version("sandnet"),
+        formats=shared_values.FORMATS,
         machine=machine_digest(),
     )
     membership = HostMembership(store, view, host, describe, take_over=config.take_over)

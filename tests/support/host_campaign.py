@@ -7,23 +7,13 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from sandnet.core.cluster.shared_values import (
-    ATTACHED,
-    HOLDERS,
-    SharedAttachment,
-    SharedEndpoint,
-    SharedNetwork,
-    attachment_claims,
-    attachment_key,
-    decode,
-    endpoint_claims,
-    network_claims,
-)
+from sandnet.core.cluster.shared_values import ATTACHED, SharedEndpoint, attachment_key, decode
 from sandnet.core.state.schema import ENDPOINTS, NETWORKS
 from sandnet.errors import Error, Kind
 from sandnet.stores.memory_shared import WriteFault
 from tests.support.conditions import until
 from tests.support.hosts_in_process import HostInProcess
+from tests.support.store_truth import claim_faults, duplicates
 
 NAMES = ("a", "b", "c")
 NETWORKS_OF_IT = ("red", "blue")
@@ -143,7 +133,8 @@ class Campaign:
 
     def disagreements(self) -> list[str]:
         """Return which promises do not hold, as texts."""
-        return [*self._lost(), *self._differences(), *self._claims(), *self._twice()]
+        entries = self._hosts[0].cluster.contents.list("")
+        return [*self._lost(), *self._differences(), *claim_faults(entries), *duplicates(entries)]
 
     def _lost(self) -> list[str]:
         return [
@@ -176,30 +167,3 @@ class Campaign:
             if macs != peers:
                 found.append(f"{host.name} has peers {peers}, its records {macs}")
         return found
-
-    def _claims(self) -> list[str]:
-        """Return claims without their record, and records without their claims."""
-        contents = self._hosts[0].cluster.contents
-        wanted: dict[str, str] = {}
-        for entry in contents.list(NETWORKS):
-            network = decode(entry.value, SharedNetwork).network
-            wanted |= dict.fromkeys(network_claims(network), network.id)
-        for entry in contents.list(ENDPOINTS):
-            wanted |= dict.fromkeys(endpoint_claims(decode(entry.value, SharedEndpoint).endpoint), entry.key)
-        for entry in contents.list(ATTACHED):
-            wanted |= dict.fromkeys(attachment_claims(decode(entry.value, SharedAttachment)), entry.key)
-        held = {entry.key: entry.value.decode() for entry in contents.list("claim/")}
-        differing = sorted(key for key in wanted.keys() | held.keys() if wanted.get(key) != held.get(key))
-        return [f"claim {key}: {held.get(key)}, should be {wanted.get(key)}" for key in differing]
-
-    def _twice(self) -> list[str]:
-        """Return addresses that two attachments have, and endpoints without the holder that they need."""
-        contents, found = self._hosts[0].cluster.contents, []
-        attached = [decode(entry.value, SharedAttachment) for entry in contents.list(ATTACHED)]
-        addresses = Counter((each.network_id, each.address) for each in attached)
-        found += [f"{each} is given out twice" for each, count in addresses.items() if count > 1]
-        keys = {entry.key.removeprefix(ATTACHED) for entry in contents.list(ATTACHED)}
-        holders = {e.key.removeprefix(HOLDERS): e.value.decode() for e in contents.list(HOLDERS)}
-        found += [f"the holder of {each} is {holder}" for each, holder in holders.items() if holder not in keys]
-        without = {each.endpoint_id for each in attached} - holders.keys()
-        return [*found, *(f"endpoint {each} has no holder" for each in without)]

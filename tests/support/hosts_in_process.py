@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from sandnet.composition import assemble
 from sandnet.config import Config
-from sandnet.core.cluster.shared_values import ALIVE, Alive, decode
+from sandnet.core.cluster.shared_values import ALIVE, FORMATS, Alive, decode
 from sandnet.core.controller import Controller
 from sandnet.drivers.overlay.driver import OverlayDriver
 from sandnet.kernel.fake.kernel import FakeKernel
@@ -58,6 +60,8 @@ class HostInProcess:
     kernel: FakeKernel = field(default_factory=FakeKernel)
     workers: Workers = field(default_factory=Workers)
     pace: Callable[[], Awaitable[None]] = at_once
+    formats: tuple[int, ...] = FORMATS
+    """Formats of records that its release reads."""
     shared: PacedStore = field(init=False)
     controller: Controller = field(init=False)
 
@@ -68,6 +72,9 @@ class HostInProcess:
         if not connected:
             self.shared.cut_off()
         self.controller = assemble(self.config, self.store, self.kernel, self.workers, shared_store=self.shared)
+        cluster = self.controller._context.cluster
+        assert cluster
+        cluster.membership.host = replace(cluster.membership.host, formats=self.formats)
         self.kernel.vxlan.found = Underlay(IPv4Address(f"10.99.0.{self.name[1:]}"), "uplink", 1500)
         await self.controller.start()
         return self.controller
@@ -184,7 +191,9 @@ class HostInProcess:
 
 
 @asynccontextmanager
-async def several_hosts(tmp_path: object, number: int = 2) -> AsyncIterator[list[HostInProcess]]:
+async def several_hosts(
+    tmp_path: object, number: int = 2, formats: tuple[int, ...] = FORMATS
+) -> AsyncIterator[list[HostInProcess]]:
     """Yield started hosts with the names ``h1``, ``h2`` and so on."""
     cluster, hosts = MemoryCluster(), []
     for index in range(1, number + 1):
@@ -196,7 +205,7 @@ async def several_hosts(tmp_path: object, number: int = 2) -> AsyncIterator[list
             run_dir=f"{directory}/run",
             dns=False,
         )
-        hosts.append(HostInProcess(f"h{index}", config, cluster))
+        hosts.append(HostInProcess(f"h{index}", config, cluster, formats=formats))
     try:
         for host in hosts:
             await host.start()

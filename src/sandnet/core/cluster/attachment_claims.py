@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from sandnet.core.cluster.host_membership import HostMembership
+from sandnet.core.cluster.record_format import written_format
 from sandnet.core.cluster.shared_values import (
     ALIVE,
     AttachmentKey,
@@ -79,7 +80,9 @@ class AttachmentClaims:
         endpoint = self._view.endpoint_entry(attachment.endpoint_id)
         if endpoint is None or not self._is_usable(attachment.endpoint_id):
             raise _endpoint_gone(attachment)
-        transaction = SharedTransaction([Put(key.key, encode(shared))], [Present(endpoint.key)])
+        transaction = SharedTransaction(
+            [Put(key.key, encode(shared, written_format(self._view)))], [Present(endpoint.key)]
+        )
         transaction.conditions.extend(self._owner_is_alive(attachment.endpoint_id))
         transaction.conditions.append(Present(key.key, known.entry.revision) if known else Absent(key.key))
         if not known:
@@ -144,7 +147,7 @@ class AttachmentClaims:
         shared = shared_attachment(after, sandbox, was.host, was.number, was.request)
         transaction = SharedTransaction([], [Present(known.entry.key, known.entry.revision)])
         if shared != was:
-            transaction.changes.append(Put(known.entry.key, encode(shared)))
+            transaction.changes.append(Put(known.entry.key, encode(shared, written_format(self._view))))
         if after.holder and not before.holder:
             self._claim_holder(transaction, known.key)
         if transaction.changes:

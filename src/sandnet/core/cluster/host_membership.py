@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
-import msgspec
-
+from sandnet.core.cluster.machine_identity import refuse_other_machine
+from sandnet.core.cluster.record_format import FORMAT, joining, raising
 from sandnet.core.cluster.shared_values import (
     ALIVE,
     FENCES,
@@ -313,7 +313,8 @@ class HostMembership:
             except Exception as failure:  # whatever the store holds: without this loop the lease would end
                 expected = isinstance(failure, Error | ConditionFailed)
                 _log.log(logging.INFO if expected else logging.ERROR, "the shared store: %s", failure)
-                self._problem, self._refusal = str(failure), failure if isinstance(failure, Error) else None
+                self._refusal = failure if isinstance(failure, Error) else None
+                self._problem = self._refusal.reason if self._refusal else str(failure)
                 await self._pause(delay)
                 delay = min(delay * 2, RETRY[1])
 
@@ -322,6 +323,9 @@ class HostMembership:
         await self._complete_host()
         if self._view.revision and self._view.host(self.name) != self.host:
             await self.transact([Put(f"{HOSTS}{self.name}", encode(self.host))], [])
+        if raised := raising(self._view, self.host.formats):
+            with suppress(ConditionFailed):  # a host has joined just then
+                await self.transact(*raised)
 
     async def _complete_host(self) -> None:
         self.host = await self._describe(self.host, self._view.host(self.name))
@@ -344,15 +348,17 @@ class HostMembership:
         """
         await self._complete_host()
         keys = {kind: f"{kind}{self.name}" for kind in (HOSTS, FENCES, ALIVE)}
-        found = {entry.key: entry for entry in (await self._store.read([GENERATION, *keys.values()])).entries}
+        found = {entry.key: entry for entry in (await self._store.read([GENERATION, FORMAT, *keys.values()])).entries}
         alive, fence = found.get(keys[ALIVE]), found.get(keys[FENCES])
         known = decode(fence.value, Fence) if fence else Fence(number=0, start="")
         self._refuse_other(found.get(keys[HOSTS]), alive, known)
+        format_ = joining(found.get(FORMAT), self.host, found.get(keys[HOSTS]), is_new=GENERATION not in found)
         number = known.number + 1
         own = encode(Fence(number=number, start=self._start))
         generation = found[GENERATION].value if GENERATION in found else secrets.token_hex(8).encode()
-        changes: list[Change] = [Put(keys[FENCES], own), Put(keys[HOSTS], encode(self.host))]
+        changes: list[Change] = [Put(keys[FENCES], own), Put(keys[HOSTS], encode(self.host)), *format_.changes]
         conditions: list[Condition] = [Present(keys[FENCES], fence.revision) if fence else Absent(keys[FENCES])]
+        conditions.extend(format_.conditions)
         conditions.append(HasValue(GENERATION, generation) if GENERATION in found else Absent(GENERATION))
         changes += [] if GENERATION in found else [Put(GENERATION, generation)]
         conditions.append(HasValue(keys[ALIVE], alive.value) if alive else Absent(keys[ALIVE]))
@@ -383,15 +389,8 @@ class HostMembership:
         if host is None or alive is None or fence.start == self._start:
             return
         fenced = fence.start == self._fenced_by  # two daemons must not replace each other for ever
-        if self._take_over and not fenced:
-            return
-        with suppress(msgspec.DecodeError):
-            other = decode(host.value, HostRecord)
-            if not fenced and (other.machine, other.underlay) == (self.host.machine, self.host.underlay):
-                return
-            message = f"another host with the name {self.name} is alive, with the underlay address {other.underlay}"
-            hint = "give each host a name of its own (--host-name); or replace the other one: --take-over"
-            raise Error(Kind.CONFLICT, message, hint, "name_in_use")
+        if fenced or not self._take_over:
+            refuse_other_machine(self.host, host, fenced=fenced)
 
 
 def _now() -> float:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from sandnet.core.cluster.attachment_claims import AttachmentClaims, SharedTransaction
 from sandnet.core.cluster.host_membership import HostMembership
+from sandnet.core.cluster.record_format import raising, written_format
 from sandnet.core.cluster.shared_values import (
     SharedEndpoint,
     attached_prefix,
@@ -131,7 +132,7 @@ class SharedRecords:
         if after.phase is Phase.READY and not known and not was_ready:
             await self._create_network(after)
         elif after.phase is Phase.READY and known:
-            value = encode(shared_network(after))
+            value = encode(shared_network(after), written_format(self._view))
             if value != known.value:
                 await self._membership.transact([Put(key, value)], [Present(key, known.revision)])
         elif after.phase is Phase.REMOVING and was_ready and not self._view.endpoint_ids(after.id):
@@ -155,7 +156,8 @@ class SharedRecords:
 
     async def _create_network(self, network: Network) -> None:
         key = network_key(network.id)
-        transaction = SharedTransaction([Put(key, encode(shared_network(network)))], [Absent(key)])
+        value = encode(shared_network(network), written_format(self._view))
+        transaction = SharedTransaction([Put(key, value)], [Absent(key)])
         transaction.claim(network_claims(network), network.id)
         try:
             await self._membership.transact(*transaction)
@@ -180,7 +182,7 @@ class SharedRecords:
             changed = SharedEndpoint(endpoint=endpoint, host=known.host, number=known.number, ports=known.ports)
         elif before and not (before.ports or after.ports):  # they are taken from there: this host has lost its state
             changed = replace(changed, ports=known.ports)
-        value = encode(changed)
+        value = encode(changed, written_format(self._view))
         if value == entry.value:
             return
         try:
@@ -198,17 +200,17 @@ class SharedRecords:
         """
         known, entry = self._view.endpoint(endpoint_id), self._view.endpoint_entry(endpoint_id)
         if known and entry and known.ports:
+            value = encode(replace(known, ports=()), written_format(self._view))
             try:
-                await self._membership.transact(
-                    [Put(entry.key, encode(replace(known, ports=())))], [Present(entry.key, entry.revision)]
-                )
+                await self._membership.transact([Put(entry.key, value)], [Present(entry.key, entry.revision)])
             except ConditionFailed as refused:
                 raise _changed_elsewhere() from refused
 
     async def _create_endpoint(self, endpoint: Endpoint) -> None:
-        self._require_readers(endpoint)
+        await self._require_readers(endpoint)
         key = endpoint_key(endpoint)
-        value = encode(shared_endpoint(endpoint, self._membership.name, self._membership.number))
+        shared = shared_endpoint(endpoint, self._membership.name, self._membership.number)
+        value = encode(shared, written_format(self._view))
         transaction = SharedTransaction([Put(key, value)], [Present(network_key(endpoint.network_id)), Absent(key)])
         for void in self._void_claimants(endpoint_claims(endpoint)):
             self._remove_void(transaction, void)
@@ -220,16 +222,19 @@ class SharedRecords:
             self._refused_at = refused.revision
             raise self._endpoint_taken(endpoint, refused) from refused
 
-    def _require_readers(self, endpoint: Endpoint) -> None:
+    async def _require_readers(self, endpoint: Endpoint) -> None:
         """Refuse an endpoint that another host would read as another one.
 
         Raises:
             Error: ``CONFLICT``.
         """
-        older = [host.name for host in self._view.hosts() if format_of(endpoint) not in host.formats]
+        needed = format_of(endpoint)
+        older = [host.name for host in self._view.hosts() if needed not in host.formats]
         if older:
             message = f"endpoint {endpoint.name} has what earlier releases do not know: {', '.join(older)}"
             raise Error(Kind.CONFLICT, message, "upgrade these hosts, or leave additional addresses out", "older_hosts")
+        if written_format(self._view) < needed and (raised := raising(self._view, self._membership.host.formats)):
+            await self._membership.transact(*raised)
 
     def _void_claimants(self, claims: Iterable[str]) -> list[Endpoint]:
         """Return the endpoints that have one of these claims and no longer count."""

@@ -1,5 +1,6 @@
 """The keys and values of the shared store (``docs/adr/0030-records-of-many-hosts.md``). All hosts read them: a change
-needs a new format number, and hosts that write only what all others can read.
+that others cannot ignore needs a new format. Values of networks, endpoints and attachments name theirs, except for the
+first one; what has no format never changes.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, Pha
 from sandnet.model.address import decode_hook, encode_hook
 from sandnet.model.tunnel import HostTunnel
 
-FORMATS: Final = (1, 2)
-"""The formats of the values that this release reads and writes."""
+FIRST_FORMAT: Final = 1
+FORMATS: tuple[int, ...] = (FIRST_FORMAT, 2)
+"""Formats of the values that this release reads. All of them stay: what is not changed is not written again. The second
+one has additional addresses of endpoints.
+"""
 
 GENERATION: Final = "generation"
 """Random; another value means that the store was replaced."""
@@ -37,7 +41,7 @@ class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
     tunnel: HostTunnel | None = None
     """How its encrypted networks are reached; ``None``: it has no WireGuard."""
     release: str = ""
-    formats: tuple[int, ...] = FORMATS
+    formats: tuple[int, ...] = (FIRST_FORMAT,)
     """Formats that it can read."""
     machine: str = ""
     """Digest of the machine's id: it finds another machine with this name."""
@@ -109,9 +113,19 @@ _DECODERS: Final = {
 }
 
 
-def encode(value: HostRecord | Fence | Alive | SharedNetwork | SharedEndpoint | SharedAttachment) -> bytes:
-    """Return the bytes of a value."""
-    return _encoder.encode(value)
+class _Formatted(msgspec.Struct):
+    format: int = FIRST_FORMAT
+
+
+_FORMAT_DECODER: Final = msgspec.json.Decoder(_Formatted)
+
+
+def encode(
+    value: HostRecord | Fence | Alive | SharedNetwork | SharedEndpoint | SharedAttachment, format_: int = FIRST_FORMAT
+) -> bytes:
+    """Return the bytes of a value in a format."""
+    encoded = _encoder.encode(value)
+    return encoded if format_ == FIRST_FORMAT else b'{"format":%d,%b' % (format_, encoded[1:])
 
 
 def decode(value: bytes, kind: type[V]) -> V:
@@ -120,6 +134,8 @@ def decode(value: bytes, kind: type[V]) -> V:
     Raises:
         msgspec.DecodeError: another release wrote it, or something else did.
     """
+    if (format_ := _FORMAT_DECODER.decode(value).format) not in FORMATS:
+        raise msgspec.DecodeError(f"its format is {format_}")
     found = _DECODERS[kind].decode(value)
     assert isinstance(found, kind)  # noqa: S101 - the decoder of that class
     return found

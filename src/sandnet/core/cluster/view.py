@@ -145,6 +145,11 @@ class ClusterView:
         names = sorted(key.removeprefix(HOSTS) for key in self._groups.get(HOSTS, ()))
         return [host for host in map(self.host, names) if host]
 
+    @property
+    def host_count(self) -> int:
+        """How many hosts were not removed, those included whose record cannot be read."""
+        return len(self._groups.get(HOSTS, ()))
+
     def alive(self, name: str) -> Alive | None:
         """Return the lease of a host; ``None``: it has ended."""
         return self._decoded(f"{ALIVE}{name}", Alive)
