@@ -77,6 +77,9 @@ class SharedRecords:
             await self._write(transitions)
         except ConditionFailed as refused:
             raise _changed_elsewhere() from refused
+        except Error:
+            self.written([each for each in transitions if each.after is None])  # it may exist on, and is not removing
+            raise
 
     async def _write(self, transitions: Sequence[Transition]) -> None:
         for each in transitions:

@@ -43,6 +43,8 @@ class Deletion:
                 ``INTERNAL`` with all failures: the same call finishes the work.
         """
         net = self._networks.deletable(ref)
+        if force:
+            self._refuse_joined_elsewhere(f"network {net.name}", self._records.endpoints_of(net.id))
         await self._context.operations.run(self.network_within(net.id, force=force))
 
     async def endpoint(self, network_ref: str, ref: str, *, force: bool = False) -> None:
@@ -52,7 +54,17 @@ class Deletion:
             Error: ``NOT_FOUND``, ``IN_USE`` naming the containers, ``INTERNAL`` as :meth:`network`.
         """
         endpoint = self._endpoints.deletable(self._networks.find(network_ref), ref)
+        if force:
+            self._refuse_joined_elsewhere(f"endpoint {endpoint.name}", [endpoint])
         await self._context.operations.run(self.endpoint_within(endpoint.id, force=force))
+
+    def _refuse_joined_elsewhere(self, what: str, endpoints: Iterable[Endpoint]) -> None:
+        """Refuse a forced deletion that the shared store would refuse, before anything is detached here."""
+        found = [each for endpoint in endpoints for each in self._records.remote.of_endpoint(endpoint.id)]
+        if found:
+            named = ", ".join(f"{each.container_id} on host {each.host}" for each in found[:MAX_NAMED])
+            message = f"{what} has active containers on other hosts: {named}"
+            raise Error(Kind.IN_USE, message, "detach them there first", "endpoint_in_use")
 
     async def remove_exited(self, sandbox: Sandbox) -> None:
         """Remove an exited container from all its endpoints; do nothing when its sandbox is removed, or is a later one.

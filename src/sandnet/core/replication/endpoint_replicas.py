@@ -61,9 +61,12 @@ class EndpointReplicas:
                 if local is None and own and shared.number:
                     await self._shared.delete_endpoint(shared.endpoint)  # its owner ended while the store was away
                     return None
-                kept = await self._keep(network, local, shared, own=own)
-                await self._answer(network, kept)
-            deleted = local is not None and local.phase is Phase.READY and self._is_shared(local)
+                if local and local.phase is Phase.REMOVING and own and shared.number:
+                    shared = None  # its owner ended; other hosts' containers have kept it
+                else:
+                    kept = await self._keep(network, local, shared, own=own)
+                    await self._answer(network, kept)
+            deleted = local is not None and local.phase is not Phase.CREATING and self._is_shared(local)
         if shared:
             if local and local.bandwidth != kept.bandwidth:
                 await self._updates.apply(endpoint_id)
@@ -107,9 +110,10 @@ class EndpointReplicas:
             await self._resolver_sync.endpoint_added(network, copy)
             self._host_files.changed(copy, network)
             return copy
-        if local.phase is not Phase.READY:
+        if local.phase is Phase.CREATING:
             return local
-        after = replace(shared.endpoint, sequence=local.sequence, ports=local.ports, process=local.process)
+        ports = local.ports if local.phase is Phase.READY else ()  # a removal that the store refused has closed them
+        after = replace(shared.endpoint, sequence=local.sequence, ports=ports, process=local.process)
         after = replace(after, ports_withdrawn=local.ports_withdrawn)
         after = replace(after, orphaned=local.orphaned) if own else replace(after, owner="")
         if after != local:  # also on the host that created it: its own state may be an earlier one

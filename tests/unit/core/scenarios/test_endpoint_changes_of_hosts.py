@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from sandnet.errors import Error, Kind
 from sandnet.model import Endpoint
 from sandnet.model.interfaces.bandwidth import Bandwidth
 from sandnet.stores.memory import MemoryStore
 from tests.support.conditions import until
+from tests.support.core_in_process import mapping
 from tests.support.hosts_in_process import HostInProcess, several_hosts
 
 Hosts = list[HostInProcess]
@@ -81,3 +83,54 @@ async def test_older_state_does_not_undo_a_change(hosts: Hosts) -> None:
     await one.in_line()
     await two.in_line()
     assert web(one).bandwidth == web(two).bandwidth == LIMITS
+
+
+class TestDeletionWhileAnotherHostUsesIt:
+    """``web`` has a container on each of two hosts."""
+
+    @pytest.fixture
+    async def service(self, hosts: Hosts) -> str:
+        one, two = hosts
+        await one.controller.sandboxes.publish(web(one).id, [mapping(8080)])
+        await one.join("c1", "web", many=True)
+        await two.join("c2", "web", many=True)
+        for host in hosts:
+            await host.in_line()
+        return web(one).id
+
+    @pytest.mark.parametrize("what", ["endpoint", "network"])
+    async def test_forced_deletion_is_refused_and_detaches_nothing(self, hosts: Hosts, service: str, what: str) -> None:
+        one, _ = hosts
+        removal = one.controller.removal
+        deletion = (
+            removal.network("net", force=True) if what == "network" else removal.endpoint("net", "web", force=True)
+        )
+        with pytest.raises(Error, match="c2 on host h2") as refused:
+            await deletion
+        assert refused.value.kind is Kind.IN_USE
+        assert [each.container_id for each in one.attachments()] == ["c1"]
+
+    async def test_endpoint_is_usable_after_the_store_has_refused_its_deletion(
+        self, hosts: Hosts, service: str
+    ) -> None:
+        """It was not known here that another host uses it; it stayed half deleted until the daemon was restarted."""
+        one, _ = hosts
+        with pytest.raises(Error, match="c2 on host h2"):
+            await one.controller.removal.endpoint_within(service, force=True)
+        await one.in_line()
+        await until(lambda: one.names() == ["web"])
+        await until(lambda: sorted(port for _, _, port in one.kernel.host.held) == [8080])
+        await one.join("c3", "web", many=True)
+        assert not await one.controller.reconcile.run(fix=False)
+        assert not one.controller.health().problems
+
+    async def test_half_deleted_endpoint_goes_when_the_other_host_has_deleted_it(
+        self, hosts: Hosts, service: str
+    ) -> None:
+        one, two = hosts
+        with pytest.raises(Error, match="c2 on host h2"):
+            await one.controller.removal.endpoint_within(service, force=True)
+        await two.leave("c2", "web")
+        await two.in_line()
+        await two.controller.removal.endpoint("net", "web")
+        await until(lambda: not one.controller._context.records.endpoints())
