@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from tests.support.daemon import PREDEFINED, RefusedError
+from tests.support.daemon import PREDEFINED, Api, RefusedError
 from tests.support.lab import SLEEPER, RunningLab, started_lab
 
 SERVER = """
@@ -152,6 +152,100 @@ def peer_entries(lab: RunningLab, number: int, endpoint: dict[str, Any]) -> tupl
     address = endpoint["address"].partition("/")[0]
     neighbours = json.loads(lab.sh(number, "ip", "-j", "neigh", "show", "nud", "permanent"))
     return hosts, {each["lladdr"] for each in neighbours if each["dst"] == address}
+
+
+class TestSameInstant:
+    """Three hosts ask for the same, again and again, each time at another moment of their work: one gets it, and the
+    others are told what has it."""
+
+    ROUNDS = 12
+
+    @pytest.fixture
+    def raced(self, lab: RunningLab) -> RunningLab:
+        lab.client(1).network("blue", "overlay")
+        lab.wait_until(lambda: all("blue" in names(lab, number) for number in lab.hosts), SECONDS)
+        return lab
+
+    def race(self, lab: RunningLab, change: Callable[[Api, int, int], object]) -> list[list[RefusedError]]:
+        """The refusals of each round; all but one host get one."""
+        apis = {number: lab.client(number) for number in lab.hosts}
+
+        def attempt(number: int, turn: int) -> RefusedError | None:
+            try:
+                change(apis[number], number, turn)
+            except RefusedError as refused:
+                return refused
+            return None
+
+        with ThreadPoolExecutor(len(lab.hosts)) as pool:
+            rounds = [
+                [each for each in pool.map(attempt, lab.hosts, [turn] * len(lab.hosts)) if each]
+                for turn in range(self.ROUNDS)
+            ]
+        assert [len(refusals) for refusals in rounds] == [len(lab.hosts) - 1] * self.ROUNDS
+        return rounds
+
+    @pytest.mark.parametrize("kind", ["endpoints", "services"])
+    def test_one_host_gets_a_name(self, raced: RunningLab, kind: str) -> None:
+        def create(api: Api, number: int, turn: int) -> None:
+            if kind == "endpoints":
+                api.endpoint("blue", f"e{turn}")
+            else:
+                api.post("/services", name=f"e{turn}", network_name="blue")
+
+        for turn, refusals in enumerate(self.race(raced, create)):
+            assert {each.body["code"] for each in refusals} == {"name_taken"}
+            assert all(f"e{turn}" in each.message for each in refusals)
+        raced.wait_until(
+            lambda: all(
+                len(raced.client(number).get("/networks/blue/endpoints")) == self.ROUNDS for number in raced.hosts
+            ),
+            SECONDS,
+        )
+
+    def test_one_host_gets_an_address(self, raced: RunningLab) -> None:
+        subnet = raced.client(1).reported("blue")["subnets"][0].rpartition(".")[0]
+
+        def create(api: Api, number: int, turn: int) -> None:
+            api.endpoint("blue", f"e{turn}-{number}", address=f"{subnet}.{100 + turn}")
+
+        for turn, refusals in enumerate(self.race(raced, create)):
+            assert {each.body["code"] for each in refusals} == {"address_taken"}
+            assert all(f"{subnet}.{100 + turn}" in each.message for each in refusals)
+            assert all(f"is held by endpoint e{turn}-" in each.message for each in refusals)
+
+    def test_one_host_gets_a_subnet(self, raced: RunningLab) -> None:
+        def create(api: Api, number: int, turn: int) -> None:
+            api.network(f"n{turn}-{number}", "overlay", subnet=f"10.77.{turn}.0/24")
+
+        for turn, refusals in enumerate(self.race(raced, create)):
+            assert {each.status for each in refusals} == {409}
+            assert all(f"n{turn}-" in each.message for each in refusals), [each.message for each in refusals]
+
+    def test_one_host_gets_an_endpoint(self, raced: RunningLab) -> None:
+        """The others are told which container has it, and where."""
+        for turn in range(self.ROUNDS):
+            raced.client(1).endpoint("blue", f"e{turn}")
+        raced.wait_until(
+            lambda: all(
+                len(raced.client(number).get("/networks/blue/endpoints")) == self.ROUNDS for number in raced.hosts
+            ),
+            SECONDS,
+        )
+        taken: dict[int, tuple[str, int]] = {}
+
+        def join(api: Api, number: int, turn: int) -> None:
+            api.join("blue", f"e{turn}", f"c{turn}-{number}")
+            taken[turn] = (f"c{turn}-{number}", number)
+
+        try:
+            for turn, refusals in enumerate(self.race(raced, join)):
+                container, number = taken[turn]
+                assert {each.body["code"] for each in refusals} == {"joined_elsewhere"}
+                assert all(container in each.message and f"h{number}" in each.message for each in refusals)
+        finally:
+            for turn, (container, number) in taken.items():
+                raced.client(number).leave("blue", f"e{turn}", container)
 
 
 class TestMove:

@@ -13,7 +13,7 @@ from sandnet.core.lifecycle.references import resolve
 from sandnet.core.runtime.context import Context
 from sandnet.core.runtime.operations import roll_back
 from sandnet.core.runtime.plugin_requests import asked
-from sandnet.core.state.shared_writer import CHOICES, CLAIMED_ELSEWHERE
+from sandnet.core.state.shared_writer import CHOICES, CLAIMED_ELSEWHERE, REQUESTED
 from sandnet.drivers.base import PLUGIN_REFUSED, Driver, ExternalDriver, PortPublisher
 from sandnet.drivers.interface_setup import check_additional_addresses
 from sandnet.drivers.port_allocator import direct_ports
@@ -141,11 +141,11 @@ class Endpoints:
         process: Process | None,
     ) -> Endpoint:
         try:
-            for _ in range(CHOICES):
+            for _ in range(REQUESTED if _is_fixed(spec) else CHOICES):
                 try:
                     return await self._reserve(network.id, endpoint_id, spec, ports, process)
                 except Error as failure:
-                    if failure.code != CLAIMED_ELSEWHERE or _is_fixed(spec):
+                    if failure.code != CLAIMED_ELSEWHERE:
                         raise
                     refusal = failure
                     await self._records.catch_up()
@@ -198,7 +198,7 @@ class Endpoints:
             written = self._records.commit(put=[endpoint], cursor=lease.cursor)
             named = await (written if unfinished else self._named_while(written, network, endpoint))
         except BaseException:
-            self._context.leases.release(network, *endpoint.addresses)
+            self._context.leases.cancel(network, *endpoint.addresses)
             raise
         if named:
             await named

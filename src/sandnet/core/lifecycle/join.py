@@ -315,7 +315,8 @@ class Joins:
         try:
             await self._records.commit(put=[sandbox, attachment], cursor=cursor)
         except BaseException:
-            self._leaves.release(network, attachment)
+            if attachment.leased:
+                self._context.leases.cancel(network, attachment.address, attachment.address_ipv6)
             raise
 
     async def _complete(

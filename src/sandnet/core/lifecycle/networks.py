@@ -15,7 +15,7 @@ from sandnet.core.lifecycle.references import resolve
 from sandnet.core.runtime.context import Context
 from sandnet.core.runtime.operations import roll_back
 from sandnet.core.runtime.plugin_requests import asked
-from sandnet.core.state.shared_writer import CHOICES, CLAIMED_ELSEWHERE
+from sandnet.core.state.shared_writer import CHOICES, CLAIMED_ELSEWHERE, REQUESTED
 from sandnet.drivers.base import PLUGIN_REFUSED, Driver, HostAware
 from sandnet.errors import VNI_TAKEN, Error, Kind, not_found
 from sandnet.ipam.addresses import AddressUse
@@ -132,11 +132,11 @@ class Networks:
 
     async def create_within(self, spec: NetworkSpec, *, predefined: bool = False) -> Network:
         """Create a network as :meth:`create` does, as part of an operation in progress."""
-        for _ in range(CHOICES):
+        for _ in range(REQUESTED if spec.options.subnet or spec.options.vni else CHOICES):
             try:
                 return await self._create(spec, predefined=predefined)
             except Error as failure:
-                if failure.code not in _CHOSEN_TWICE or spec.options.subnet or spec.options.vni:
+                if failure.code not in _CHOSEN_TWICE:
                     raise
                 refusal = failure
                 await self._records.catch_up()
@@ -185,9 +185,12 @@ class Networks:
         return net
 
     async def _planned(self, driver: Driver, requested: Network) -> Network:
+        others = self._records.networks()
         try:
-            return await driver.plan(requested, self._records.networks())
+            return await driver.plan(requested, others)
         except Error as failure:
+            if failure.kind is Kind.CONFLICT and self._records.networks() != others:
+                return await driver.plan(requested, self._records.networks())  # another host's was made during the plan
             if failure.code == "pools_exhausted" and (unused := self._unused()):
                 failure.hint += f"; without endpoints: {some(unused)}"
             raise

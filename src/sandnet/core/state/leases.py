@@ -60,6 +60,23 @@ class Leases:
         Raises:
             Error: ``INVALID`` or ``CONFLICT`` for a requested address or MAC, ``EXHAUSTED`` when no address is left.
         """
+        try:
+            return self._take(net, spec)
+        except Error as failure:
+            raise self._with_holder(net, spec, failure) from failure
+
+    def _with_holder(self, net: Network, spec: EndpointSpec, failure: Error) -> Error:
+        """Return the failure with the name of the endpoint that has the requested address."""
+        wanted = {spec.address, spec.address_ipv6, *spec.additional_addresses}
+        if failure.code == "address_taken":
+            for endpoint in self._records.endpoints_of(net.id):
+                for own in endpoint.addresses:
+                    if own.ip in wanted:
+                        message = f"address {own.ip} on network {net.name} is held by endpoint {endpoint.name}"
+                        return Error(failure.kind, message, failure.hint, failure.code)
+        return failure
+
+    def _take(self, net: Network, spec: EndpointSpec) -> Lease:
         pools, avoided = self._pools_of(net), self._avoided_in(net)
         _check_usable(net, spec)
         own = {spec.address, spec.address_ipv6} & self._unheld_claims(net) if spec.claimed else set()
@@ -91,6 +108,11 @@ class Leases:
         for interface in interfaces:
             if interface and interface.ip not in self._engine.claims:
                 self._free(net, interface.ip)
+
+    def cancel(self, net: Network, *interfaces: Interface | None) -> None:
+        """Release addresses whose record was refused: but for those that another host's record has got in between."""
+        held = self._held(net)
+        self.release(net, *(each for each in interfaces if each and each.ip not in held))
 
     def hold(self, net: Network, *interfaces: Interface | None) -> None:
         """Take addresses out of what can be allocated: another host has given them to an endpoint."""

@@ -16,6 +16,10 @@ CHANGED_ELSEWHERE: Final = "changed_elsewhere"
 """Error code: another host has just changed what this host read before; the same request may succeed now."""
 CHOICES: Final = 16
 """How often something else is chosen after that."""
+REQUESTED: Final = 4
+"""Attempts where the choice was requested: by the second one this host knows, and can name, what has it, unless it is
+very busy.
+"""
 
 
 class SharedWriter(Protocol):
