@@ -24,6 +24,8 @@ TUNNEL_LINK: Final = f"{TUNNEL_PREFIX}0"
 """The WireGuard link of a host."""
 TUNNEL_OVERHEAD: Final = {4: 60, 6: 80}
 """Bytes around a packet in a tunnel, by the version of the IP outside: IP, UDP and WireGuard."""
+MOST_KEYS: Final = 2
+"""How many keys a host has at a time, for others: the one in use, and the next one."""
 _KEY_LENGTH: Final = 32
 
 
@@ -34,6 +36,13 @@ class HostTunnel(msgspec.Struct, frozen=True, kw_only=True):
     """UDP port of WireGuard."""
     keys: tuple[str, ...]
     """Its public keys: the one in use, and perhaps the next one."""
+
+    @property
+    def accepted_keys(self) -> tuple[str, ...]:
+        """The keys that other hosts accept. Another program may have written anything, and any number, into the store:
+        each key would be an argument of a command, and an element of the packet filter for each container.
+        """
+        return tuple(key for key in self.keys[:MOST_KEYS] if is_public_key(key))
 
 
 class TunnelHost(NamedTuple):

@@ -110,7 +110,7 @@ def _remote_attachment(view: ClusterView, held: Held, *, holds: bool) -> RemoteA
     return RemoteAttachment(
         host=held.key.host,
         host_address=host.underlay if host else None,
-        tunnel_addresses=tuple(map(tunnel_address, host.tunnel.keys)) if host and host.tunnel else (),
+        tunnel_addresses=tuple(map(tunnel_address, host.tunnel.accepted_keys)) if host and host.tunnel else (),
         network_id=attachment.network_id,
         endpoint_id=attachment.endpoint_id,
         container_id=attachment.container_id,

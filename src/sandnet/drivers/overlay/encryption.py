@@ -25,7 +25,6 @@ from sandnet.model.tunnel import (
     TUNNEL_RANGE,
     HostTunnel,
     TunnelHost,
-    is_public_key,
     tunnel_address,
 )
 
@@ -70,6 +69,8 @@ class Encryption:
         self._peers: frozenset[TunnelPeer] | None = None
         self._right: Tunnel | None = None
         """The tunnel as the kernel was last seen to have it."""
+        self._is_used = False
+        """Whether this host has encrypted networks."""
         self._lock = asyncio.Lock()
 
     def missing(self) -> str:
@@ -95,9 +96,11 @@ class Encryption:
             published: what the other hosts can read.
         """
         try:
-            self.lacking = "" if self._announced else await self._workers.run(self.missing)
+            self.lacking = await self._workers.run(self.missing)
+            if self.lacking and not self._is_used:  # a tunnel that is there goes on without the program that made it
+                self._announced = None
             if self.lacking:
-                return None
+                return self._announced
             # without the lock: the lease of this host must not wait for a process that hangs
             changed, keys = await self._workers.run(self._keys.announce, published.keys if published else ())
             if changed:
@@ -106,7 +109,7 @@ class Encryption:
             self._announced = HostTunnel(port=self._settings.port, keys=keys)
         except Error as failure:
             _log.warning("the key of the tunnel to other hosts: %s", failure)
-            self.lacking = "" if self._announced else f"encrypted networks need a key: {failure.message}"
+            self.lacking = f"encrypted networks need a key: {failure.message}"
         return self._announced
 
     async def _apply_key(self) -> None:
@@ -134,6 +137,7 @@ class Encryption:
         Raises:
             Error: ``UNAVAILABLE``.
         """
+        self._is_used = True
         async with self._lock:
             await self._ensure(_mtu(underlay))
 
@@ -141,7 +145,7 @@ class Encryption:
         """Delete the tunnel unless it is needed, which is asked when no one else changes it."""
         async with self._lock:
             if not is_needed():
-                self._right = None
+                self._right, self._is_used = None, False
                 await self._workers.run(self._tunnels.delete, TUNNEL_LINK, TUNNEL_RANGE)
 
     async def works(self) -> bool:
@@ -177,8 +181,9 @@ def _mtu(underlay: Underlay) -> int:
 
 
 def _peers(host: TunnelHost) -> Iterable[TunnelPeer]:
-    """Yield the keys of a host. What another program wrote into the store must not become an argument of a command."""
-    for key in host.tunnel.keys:
-        if is_public_key(key) and 0 < host.tunnel.port < 1 << 16:
-            in_use = key == host.tunnel.keys[0]
-            yield TunnelPeer(key, tunnel_address(key), host.underlay, host.tunnel.port, in_use)
+    """Yield the keys of a host."""
+    if not 0 < host.tunnel.port < 1 << 16:
+        return
+    for key in host.tunnel.accepted_keys:
+        in_use = key == host.tunnel.keys[0]
+        yield TunnelPeer(key, tunnel_address(key), host.underlay, host.tunnel.port, in_use)

@@ -116,6 +116,7 @@ class TunnelKeys:
             Error: the file cannot be written; then nothing has changed.
         """
         stored = self._loaded()
+        self._keep_file(stored)
         if not stored.next:
             if self._is_due(stored):
                 self._write(msgspec.structs.replace(stored, next=str(self._tunnels.new_key())))
@@ -164,8 +165,18 @@ class TunnelKeys:
             return None
         return stored
 
+    def _keep_file(self, stored: _Stored) -> None:
+        """Write the file again if another program removed or changed it: the next start would have other keys."""
+        if self._files.read(self._path) != _encoded(stored):
+            _log.warning("%s was removed or changed: it is written again", self._path)
+            self._write(stored)
+
     def _write(self, stored: _Stored) -> None:
         for key in filter(None, (stored.key, stored.next)):
             self._pair(key)
-        self._files.write(self._path, msgspec.json.encode(stored) + b"\n", _MODE)
+        self._files.write(self._path, _encoded(stored), _MODE)
         self._stored = stored
+
+
+def _encoded(stored: _Stored) -> bytes:
+    return msgspec.json.encode(stored) + b"\n"

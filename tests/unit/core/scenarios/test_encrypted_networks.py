@@ -194,3 +194,42 @@ async def test_record_without_keys_leaves_a_host_out(hosts: Hosts) -> None:
     for sent in (None, HostTunnel(port=51871, keys=("--peer", "x")), HostTunnel(port=0, keys=keys(two))):
         await publish(one, sent)
         await until(lambda: accepted(two) == set())
+
+
+async def test_number_of_keys_of_a_host_is_bounded(hosts: Hosts) -> None:
+    """Another program may write any number of them into the store."""
+    one, two = hosts
+    await one.network(encrypted=True)
+    await two.in_line()
+    await one.endpoint("web")
+    await one.join("c1", "web")
+    await until(lambda: addresses(two))
+    made = two.kernel.tunnels
+    many = (*keys(one), *(made.public_key(made.new_key()) for _ in range(1000)))
+    await publish(one, HostTunnel(port=51871, keys=many))
+    await until(lambda: accepted(two) == {*many[:2]})
+    await until(lambda: addresses(two) == {(tunnel_address(many[0]), (tunnel_address(many[1]),))})
+
+
+async def test_lost_wireguard_is_noticed_while_the_daemon_runs(hosts: Hosts) -> None:
+    """Its key had been announced, and no one looked again until a restart."""
+    one, two = hosts
+    assert keys(two)
+    two.kernel.tunnels.reason = MISSING
+    two.wake()
+    await until(lambda: published(two, "h2").tunnel is None)
+    await until(lambda: limit(two) == MISSING)
+    await until(lambda: not api.node(one.controller.nodes.find("h2")).encryption)
+
+
+async def test_tunnel_in_use_goes_on_without_the_program_that_made_it(hosts: Hosts) -> None:
+    one, two = hosts
+    await one.network(encrypted=True)
+    await two.in_line()
+    before = keys(two)
+    two.kernel.tunnels.reason = MISSING
+    two.wake()
+    await until(lambda: limit(two) == MISSING)
+    await two.in_line()
+    assert keys(two) == before
+    assert accepted(one) == {*before}

@@ -124,3 +124,15 @@ def test_symlink_in_place_of_the_file_is_not_followed(case: Case, tmp_path: Path
     with suppress(Error):
         assert case.keys.current
     assert target.read_text() == "theirs"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}"], ids=["removed", "emptied", "replaced"])
+def test_file_that_another_program_changes_is_written_again(case: Case, content: bytes | None) -> None:
+    """It was in memory alone until the next start, which got another key at once: others did not know it."""
+    first = case.keys.current
+    case.path.unlink()
+    if content is not None:
+        case.path.write_bytes(content)
+    assert not case.keys.advance([first.public])
+    assert stat.S_IMODE(case.path.stat().st_mode) == 0o600
+    assert case.started().current == first
