@@ -24,7 +24,7 @@ COVERED := tests/unit tests/integration tests/contract \
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demo-runtimes test flood unit coverage fresh package check fmt lint docs bench soak install lock man wheel deb clean
+.PHONY: help demo demo-runtimes test flood unit coverage fresh package check fmt lint docs bench soak soak-hosts install lock man wheel deb clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
@@ -96,6 +96,10 @@ bench: $(VENV)/.installed-dev ## Measure sandnet, and the peers that are install
 soak: $(VENV)/.installed-dev ## Put the daemon under pressure for an hour (SOAK_MINUTES=60), and see whether it grows
 	@scripts/packages $(RUN_PACKAGES)
 	@scripts/private-host $(BIN)/python -m tests.stress.soak
+
+soak-hosts: $(VENV)/.installed-dev ## Do random things on five hosts beside bad luck for an hour (SOAK_SECONDS=3600), and see whether all is as promised
+	@scripts/packages $(RUN_PACKAGES) scripts/debian-packages-e2e.txt
+	@scripts/private-host $(BIN)/python -m tests.stress.hosts.soak
 
 install: $(VENV)/.installed ## Make .venv; afterwards .venv/bin/sandnet is the command
 	@$(BIN)/python -c 'from sandnet.prerequisites import advice; print(advice())' | sed '/^$$/d'

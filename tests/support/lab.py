@@ -139,6 +139,10 @@ class RunningLab:
         pairs = [(a, b) for first, second in permutations(groups, 2) for a in first for b in second]
         self.control.request(CutNetwork(tuple(pairs), store_only))
 
+    def cut(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Drop what the first host of each pair sends the second one."""
+        self.control.request(CutNetwork(tuple(pairs), store_only=False))
+
     def heal(self) -> None:
         """Undo all partitions, delays and losses."""
         self.control.request(HealNetwork())
