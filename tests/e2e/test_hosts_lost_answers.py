@@ -153,7 +153,7 @@ def test_change_whose_answer_is_lost_is_found_to_be_made(wired: Wired, change: C
     assert outcome(wired, change) == change.repeated
 
 
-def test_change_whose_request_is_lost_is_made_when_it_is_repeated(wired: Wired, change: Change) -> None:
+def test_repeated_change_whose_request_was_lost_is_made(wired: Wired, change: Change) -> None:
     wired.lose("request", 1)
     first = outcome(wired, change)
     assert wired.lost() == 1
@@ -163,7 +163,7 @@ def test_change_whose_request_is_lost_is_made_when_it_is_repeated(wired: Wired, 
 
 
 @pytest.mark.parametrize("what", ["answer", "request"])
-def test_change_of_unknown_outcome_is_made_once_when_it_is_repeated(wired: Wired, change: Change, what: str) -> None:
+def test_repeated_change_of_unknown_outcome_is_made_once(wired: Wired, change: Change, what: str) -> None:
     """Even the look for its outcome gets no answer; the client repeats until it is answered."""
     wired.lose(what, 1000)
     first = outcome(wired, change)

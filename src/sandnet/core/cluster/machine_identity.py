@@ -27,7 +27,7 @@ def refuse_other_machine(own: HostRecord, found: Entry, *, fenced: bool) -> None
 
     Args:
         own: the record of this host.
-        found: the record that the store has of a living host with this name.
+        found: the record that the store has of a host with this name whose lease lasts.
         fenced: whether its daemon has taken the name over from this one, so that it is another one in any case.
 
     Raises:

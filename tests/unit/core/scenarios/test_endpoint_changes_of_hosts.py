@@ -110,9 +110,7 @@ class TestDeletionWhileAnotherHostUsesIt:
         assert refused.value.kind is Kind.IN_USE
         assert [each.container_id for each in one.attachments()] == ["c1"]
 
-    async def test_endpoint_is_usable_after_the_store_has_refused_its_deletion(
-        self, hosts: Hosts, service: str
-    ) -> None:
+    async def test_endpoint_is_usable_after_its_deletion_was_refused(self, hosts: Hosts, service: str) -> None:
         """It was not known here that another host uses it; it stayed half deleted until the daemon was restarted."""
         one, _ = hosts
         with pytest.raises(Error, match="c2 on host h2"):
@@ -124,9 +122,7 @@ class TestDeletionWhileAnotherHostUsesIt:
         assert not await one.controller.reconcile.run(fix=False)
         assert not one.controller.health().problems
 
-    async def test_half_deleted_endpoint_goes_when_the_other_host_has_deleted_it(
-        self, hosts: Hosts, service: str
-    ) -> None:
+    async def test_half_deleted_endpoint_goes_with_the_other_hosts(self, hosts: Hosts, service: str) -> None:
         one, two = hosts
         with pytest.raises(Error, match="c2 on host h2"):
             await one.controller.removal.endpoint_within(service, force=True)
