@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -20,9 +23,14 @@ from tests.support.daemon import (
 )
 from tests.support.dhcp_server import FIRST, LAST, DhcpServer, ShortLeases
 from tests.support.network_host import eventually
+from tests.support.privileges import knows_other_users
 
 LAN: dict[str, JSON] = {"parent": "uplink", "ipam_driver": "dhcp"}
 WITHIN = 20.0
+MANY = 12
+REPOSITORY = Path(__file__).parents[2]
+UNIT = REPOSITORY / "systemd" / "sandnet.service"
+CONFINED = REPOSITORY / "tests" / "support" / "confined_daemon.py"
 
 
 @pytest.fixture
@@ -93,7 +101,7 @@ def test_client_has_few_rights_and_is_in_the_sandbox(daemon: RunningDaemon, lan:
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 1 << 10 | 1 << 13
     assert status["NoNewPrivs"] == "1"
-    assert "0" not in status["Uid"].split()
+    assert (status["Uid"].split() == ["0"] * 4) is not knows_other_users()
     assert os.stat(f"/proc/{pid}/ns/net").st_ino == int(web.sh("stat", "-Lc", "%i", "/proc/self/ns/net"))
 
 
@@ -115,6 +123,44 @@ def test_missing_server_fails_the_join_in_time(fresh_daemon: RunningDaemon, tmp_
     assert daemon.api.get("/sandboxes") == []
     DhcpServer(daemon, tmp_path).start()
     eventually(lambda: is_possible(lambda: daemon.api.join("lan", "web", "c1")))
+
+
+def test_daemon_killed_during_the_wait_leaves_nothing(daemon: RunningDaemon, server: DhcpServer, lan: str) -> None:
+    server.stop()
+    before = set(daemon.links())
+    daemon.api.endpoint("lan", "web")
+    with ThreadPoolExecutor(1) as pool:
+        joining = pool.submit(daemon.api.join, "lan", "web", "c1")
+        eventually(daemon.dhcp_clients)
+        daemon.kill()
+        assert joining.exception()
+    daemon.start()
+    assert daemon.dhcp_clients() == []
+    assert set(daemon.links()) == before
+    assert daemon.api.get("/sandboxes") == []
+    server.start()
+    assert daemon.attach("lan", "web", "c1").address
+
+
+def test_many_join_at_once(daemon: RunningDaemon, server: DhcpServer, lan: str) -> None:
+    with ThreadPoolExecutor(MANY) as pool:
+        made = [*pool.map(lambda number: daemon.sandbox("lan", f"web{number}"), range(MANY))]
+    assert len({sandbox.address for sandbox in made}) == len(daemon.dhcp_clients()) == MANY
+    assert problems(daemon) == []
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_client_starts_within_what_the_unit_allows(fresh_daemon: RunningDaemon, tmp_path: Path) -> None:
+    daemon = fresh_daemon
+    daemon.start(through=[sys.executable, str(CONFINED), str(UNIT)])
+    server = DhcpServer(daemon, tmp_path)
+    server.start()
+    daemon.api.network("lan", "macvlan", **LAN)
+    web = daemon.sandbox("lan", "web")
+    assert daemon.outside.reaches(web.address)
+    daemon.api.leave("lan", "web", web.container)
+    assert daemon.dhcp_clients() == []
+    eventually(lambda: server.count("DHCPRELEASE", web.mac) == 1)
 
 
 def test_client_outlives_the_daemon(daemon: RunningDaemon, server: DhcpServer, lan: str) -> None:
