@@ -319,6 +319,58 @@ class TestAdditionalAddresses:
         lab.client(1).endpoint("blue", "other", additional_addresses=more)
 
 
+class TestChanges:
+    """A network that is changed on one host has containers on two."""
+
+    @pytest.fixture
+    def used(self, lab: RunningLab) -> RunningLab:
+        lab.client(1).network("blue", "overlay", subnet="10.60.0.0/24")
+        lab.wait_until(lambda: all("blue" in names(lab, number) for number in lab.hosts), SECONDS)
+        lab.containers = {number: lab.start_sleeper(number, "blue", f"web{number}") for number in (1, 2)}
+        lab.wait_until(lambda: lab.resolved(1, lab.containers[1], "web2"), SECONDS)
+        return lab
+
+    @pytest.mark.parametrize("changing", [1, 3])
+    def test_mtu_reaches_links_in_use_on_all_hosts(self, used: RunningLab, changing: int) -> None:
+        """Containers on other hosts kept the former one until the comparison of each minute."""
+        used.client(changing).patch("/networks/blue", options={"mtu": 1300})
+        for number in (1, 2):
+            used.wait_until(lambda number=number: self.mtus(used, number) == {1300}, SECONDS)  # type: ignore[misc]
+        inside = ("sandnet", "sandbox", "exec", used.containers[1], "--")
+        used.wait_until(
+            lambda: used.run(1, *inside, "ping", "-c1", "-W1", "-M", "do", "-s", "1272", "web2").returncode == 0,
+            SECONDS,
+        )
+        assert used.run(1, *inside, "ping", "-c1", "-W1", "-M", "do", "-s", "1273", "web2").returncode != 0
+        for number in used.hosts:
+            assert used.client(number).reported("blue")["options"]["mtu"] == 1300
+            assert "nothing differs" in used.sandnet(number, "doctor")
+
+    @staticmethod
+    def mtus(lab: RunningLab, number: int) -> set[int]:
+        """The MTUs of the links of overlay networks on a host, and of its container's."""
+        links = json.loads(lab.sh(number, "ip", "-j", "link", "show"))
+        bridge = next(each["master"] for each in links if each["ifname"].startswith("snvx"))
+        own = {each["mtu"] for each in links if bridge in (each["ifname"], each.get("master"))}
+        inside = lab.sandnet(number, "sandbox", "exec", lab.containers[number], "--", "cat", "/sys/class/net/eth0/mtu")
+        return own | {int(inside)}
+
+    def test_rates_reach_containers_on_all_hosts(self, used: RunningLab) -> None:
+        used.client(3).patch("/networks/blue", options={"egress_rate": 8_000_000, "ingress_rate": 16_000_000})
+        for number in (1, 2):
+            used.wait_until(lambda number=number: self.rates(used, number) == {8_000_000, 16_000_000}, SECONDS)  # type: ignore[misc]
+        used.client(1).patch("/networks/blue", options={"egress_rate": 0, "ingress_rate": 0})
+        for number in (1, 2):
+            used.wait_until(lambda number=number: self.rates(used, number) == set(), SECONDS)  # type: ignore[misc]
+            assert "nothing differs" in used.sandnet(number, "doctor")
+
+    @staticmethod
+    def rates(lab: RunningLab, number: int) -> set[int]:
+        """The limits in the kernel of a host, in bits per second."""
+        found = json.loads(lab.sh(number, "tc", "-j", "qdisc", "show"))
+        return {each["options"]["rate"] * 8 for each in found if each["kind"] == "tbf"}
+
+
 class TestPublishedPort:
     def test_each_host_with_a_backend_publishes_the_port(self, lab: RunningLab) -> None:
         lab.sandnet(1, "network", "create", "-d", "overlay", "blue")

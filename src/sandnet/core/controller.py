@@ -319,7 +319,7 @@ class Controller:
         return WatchFollower(
             *cluster,
             records,
-            NetworkReplicas(records, cluster.view, context.drivers, locks, self.removal),
+            NetworkReplicas(records, cluster.view, context.drivers, locks, self.removal, self.network_updates),
             EndpointReplicas(records, cluster, locks, leases, naming, files, self.removal, self.endpoint_updates),
             AttachmentReplicas(records, cluster, peers, locks, leases, naming, self.sandboxes, self.backends),
             PortReplicas(records, cluster, locks, self.sandboxes, self.backends),

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from sandnet.core.cluster.shared_values import shared_network
 from sandnet.core.cluster.view import ClusterView
 from sandnet.core.lifecycle.deletion import Deletion
+from sandnet.core.lifecycle.updates.network_update import NetworkUpdates
 from sandnet.core.runtime.locks import Locks
 from sandnet.core.state.records import Records
 from sandnet.drivers.base import Driver
@@ -20,10 +21,16 @@ class NetworkReplicas:
     """Makes each network of all hosts on this host."""
 
     def __init__(
-        self, records: Records, view: ClusterView, drivers: Mapping[str, Driver], locks: Locks, removal: Deletion
+        self,
+        records: Records,
+        view: ClusterView,
+        drivers: Mapping[str, Driver],
+        locks: Locks,
+        removal: Deletion,
+        updates: NetworkUpdates,
     ) -> None:
         self._records, self._view = records, view
-        self._drivers, self._locks, self._removal = drivers, locks, removal
+        self._drivers, self._locks, self._removal, self._updates = drivers, locks, removal, updates
 
     async def sync(self, network_id: str) -> bool:
         """Bring a network into line; return whether it has just been made, so that its endpoints can follow.
@@ -40,9 +47,12 @@ class NetworkReplicas:
             if shared and local is None:
                 await self._create(shared.network)
                 return True
-            if shared and local and local.phase is Phase.READY and shared_network(local) != shared:
+            changed = shared and local and local.phase is Phase.READY and shared_network(local) != shared
+            if changed and shared and local:
                 await self._change(local, shared.network)
             deleted = shared is None and local is not None and local.phase is Phase.READY
+        if changed:
+            await self._updates.apply(network_id)
         if deleted:
             await self._removal.network_within(network_id, force=True)
         return False

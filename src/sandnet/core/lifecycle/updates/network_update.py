@@ -71,6 +71,11 @@ class NetworkUpdates:
         network_id = self._networks.find(ref).id
         await self._operations.run(self._update(network_id, options, labels))
 
+    async def apply(self, network_id: str) -> None:
+        """Bring this host's containers into line with a network that another host has changed."""
+        async with self._locks.hold(*self._locks_of(network_id)):
+            await asyncio.gather(*(self._ensure(each) for each in self._records.attachments_of_network(network_id)))
+
     async def _update(self, network_id: str, options: OptionsOf | None, labels: LabelsOf | None) -> None:
         while not await self._try(network_id, options, labels):
             pass  # new endpoints or containers joined the network while this waited for the locks
