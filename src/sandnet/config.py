@@ -135,17 +135,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return None
 
 
-def load(path: str | None, overrides: Mapping[str, object]) -> Config:
+def load(path: str | None, overrides: Mapping[str, object], recorded: Mapping[str, object] | None = None) -> Config:
     """Return the configuration in force.
 
     Args:
         path: a TOML file; ``None``: none.
         overrides: fields given on the command line; ``None`` and empty values count as not given.
+        recorded: fields of an earlier daemon, instead of the defaults.
 
     Raises:
         Error: ``INVALID`` when the file is missing, is no TOML, or has unknown keys or wrong types.
     """
     values = {**_read(path), **{key: value for key, value in overrides.items() if value not in (None, (), [])}}
+    values = {**(recorded or {}), **values}
     if "run_dir" in values and "hosts" not in values:
         values["hosts"] = (f"unix://{values['run_dir']}/sandnet.sock",)
     given = {key for key in values if key not in overrides}

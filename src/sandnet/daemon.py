@@ -24,9 +24,12 @@ from sandnet.logs import DAEMON, FILE, FileHandler, configure
 from sandnet.serving import background_start
 from sandnet.serving.directories import make_folders, remove_folders
 from sandnet.serving.http_server import Server
+from sandnet.serving.recorded_config import record_config, recorded_config, remove_record
 from sandnet.serving.single_instance import PID_FILE, lock_file, only_one, stop_running
 from sandnet.serving.sockets import check, listen, unlink
 from sandnet.serving.tls import certificates
+
+__all__ = ["down", "recorded_config", "run", "run_in_background"]
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +92,7 @@ async def _serve(config: Config) -> None:
     tls = certificates(config)
     check(config.hosts, tls)
     async with composed(config) as controller:
+        record_config(config)
         await controller.start()
         listeners = listen(config.hosts, tls, config.plugin_socket)
         server = Server(controller, listeners, config.server_names, tls)
@@ -152,6 +156,7 @@ def _remove_own_files(config: Config) -> None:
         Path(config.state_dir, KEY_FILE),
     ):
         path.unlink(missing_ok=True)
+    remove_record(config)
     remove_folders(config)
     for directory in (*config.own_files, config.state_dir, config.run_dir):
         with suppress(OSError):

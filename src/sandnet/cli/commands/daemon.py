@@ -91,7 +91,7 @@ def down(ctx: click.Context, /, path: str | None, **values: str | None) -> None:
 
     Ends the commands that sandnet run has started, and reports it: they would be left without a network.
 
-    Works with the server running or not. Give it the same directories as the server.
+    Works with the server running or not. One of its directories is enough: it has recorded the others there.
 
     \b
     Example:
@@ -101,9 +101,12 @@ def down(ctx: click.Context, /, path: str | None, **values: str | None) -> None:
     from sandnet.cli.session import waiting
     from sandnet.config import load
     from sandnet.daemon import down as remove_all
+    from sandnet.daemon import recorded_config
 
+    given = overrides(**values)
     with waiting("removing networks and sandboxes"):
-        status = remove_all(load(path, overrides(**values)))
+        config = load(path, given)
+        status = remove_all(load(path, given, recorded_config(config)))
     ctx.exit(status)
 
 
