@@ -33,7 +33,7 @@ _BUCKET: Final = re.compile(r"(?<= \. )\d+ : |^\d+ : ")
 _MANY: Final = 40
 """A set with more elements than this spreads flows over backends by their MACs, which are chosen at random."""
 _ASKED: Final = ("web", "www", "peer", "c1", "c2", "neighbour")
-_CHANGING: Final = {"created", "pid"}
+_CHANGING: Final = {"created", "pid", "obtained", "ends"}
 _LINK_FIELDS: Final = ("ifname", "mtu", "master", "group", "address", "link_type")
 _FLAGS: Final = {"UP", "NOARP", "PROMISC", "ALLMULTI"}
 _SYSCTLS: Final = ("forwarding", "route_localnet", "accept_ra", "disable_ipv6")

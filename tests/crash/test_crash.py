@@ -12,6 +12,7 @@ import pytest
 from sandnet.wire import reconcile as wire
 from tests.crash.coverage import changing_operations, operations_of
 from tests.crash.daemon_case import CrashDaemon
+from tests.crash.dhcp_scenarios import DHCP_SCENARIOS
 from tests.crash.engine_scenarios import ENGINE_SCENARIOS, VERBS_THAT_CHANGE
 from tests.crash.fault_scenarios import FAULT_SCENARIOS, REPAIRED
 from tests.crash.harness import THOROUGH, Harness
@@ -38,7 +39,7 @@ def daemon(tmp_path: Path) -> Iterator[CrashDaemon]:
     "setting",
     [
         pytest.param(setting, id=setting.__name__, marks=needs_taps if setting is join_tap else ())
-        for setting in (*SETTINGS, *ENGINE_SCENARIOS, *PLUGIN_SCENARIOS, *FAULT_SCENARIOS)
+        for setting in (*SETTINGS, *ENGINE_SCENARIOS, *PLUGIN_SCENARIOS, *DHCP_SCENARIOS, *FAULT_SCENARIOS)
     ],
 )
 def test_call_is_atomic_across_a_daemon_kill_at_any_step(daemon: CrashDaemon, setting: Setting) -> None:

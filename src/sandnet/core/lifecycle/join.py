@@ -352,10 +352,10 @@ class Joins:
         check_lease(self._records, network, attachment, lease)
         endpoint, attachment = with_lease(endpoint, attachment, lease)
         await self._records.commit(put=[endpoint, attachment])
+        self._context.host_files.changed(endpoint, network)  # the job writes them
         job = self._set_up_job(network, endpoint, sandbox, attachment)
         sandbox = await self._backends.join(network, endpoint, attachment, job)
         await self._context.resolver_sync.endpoint_added(network, endpoint)
-        self._context.host_files.changed(endpoint, network)
         return sandbox, endpoint, attachment
 
     async def _roll_back(self, endpoint: Endpoint, spec: JoinSpec, known: Sandbox | None) -> None:

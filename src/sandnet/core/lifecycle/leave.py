@@ -50,6 +50,8 @@ class Leaves:
         await self._records.commit(put=[attachment, *([sandbox] if sandbox and last else []), *returned])
         for unnamed in returned:  # the server may give the address to another machine from now on
             await self._context.resolver_sync.endpoint_removed(unnamed)
+            if network:
+                self._context.host_files.changed(unnamed, network)
         async with alongside(self._context.resolver_sync.attachments_removed([attachment])):
             if network and endpoint:
                 await self._backends.fail_over(network, endpoint, attachment)

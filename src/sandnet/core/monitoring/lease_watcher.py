@@ -192,8 +192,8 @@ class LeaseWatcher:
         if before and before != attachment.address:
             remove = self._supplied_links.remove_address
             await self._workers.run(remove, sandbox.key, supplied_alias(endpoint.id), before)
-        await self._sandboxes.ensure(sandbox, attachment)
         self._host_files.changed(endpoint, network)
+        await self._sandboxes.ensure(sandbox, attachment)
 
     async def _change_names(
         self, network: Network, endpoint: Endpoint, attachment: Attachment, sandbox: Sandbox
