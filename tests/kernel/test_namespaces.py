@@ -351,3 +351,11 @@ def test_route_without_namespace_or_interface_is_not_found(plugged: Host) -> Non
 def test_unreachable_gateway_returns_the_kernel_message(plugged: Host) -> None:
     with pytest.raises(Error, match="Nexthop has invalid gateway"):
         plugged.run(namespaces.default_routes, KEY, [route("192.0.2.1")])
+
+
+def test_path_by_another_name_of_the_directory_is_a_key(host: Host) -> None:
+    host.run(os.makedirs, FOLDER, exist_ok=True)
+    host.run(os.symlink, FOLDER, "/run/other-name")
+    assert host.run(namespaces.key_of, "/run/other-name/box") == KEY
+    for path in (KEY, "/run/elsewhere/box", f"{FOLDER}/deeper/box", "/run/absent/box"):
+        assert host.run(namespaces.key_of, path) == path

@@ -26,6 +26,13 @@ KEY_TAKEN: Final = "key_taken"
 class Namespaces(Protocol):
     """Network namespaces pinned at paths."""
 
+    def key_of(self, path: str) -> str:
+        """Return a path as a key, where its directory is the sandbox directory by another name; else the path itself.
+
+        ``/var/run`` is a symlink to ``/run``, and engines name either.
+        """
+        ...
+
     def make(self, key: str) -> Namespace:
         """Ensure a new namespace with ``lo`` up, pinned at ``key``. One that is pinned there already is kept.
 

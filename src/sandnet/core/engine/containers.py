@@ -16,7 +16,7 @@ from sandnet.core.state.records import Records
 from sandnet.errors import Error
 from sandnet.kernel.namespace_protocols import Namespaces
 from sandnet.kernel.workers import Workers
-from sandnet.model import Attachment, Origin, Phase, Sandbox
+from sandnet.model import Attachment, Origin, Phase
 from sandnet.threads import JobThreads
 
 TIMEOUT: Final = 60.0
@@ -70,6 +70,10 @@ class EngineContainers:
             task.cancel()
         self._api_threads.close(wait=False)
 
+    async def key_of(self, path: str) -> str:
+        """Return the path at which an engine pins a namespace as a key of sandboxes, where it is one."""
+        return await self._workers.run(self._namespaces.key_of, path)
+
     def follow(self, container_id: str) -> None:
         """Serve names to a container once its namespace exists, and learn its names; in the background."""
         if not (self._resolver_sync.serves or self._api.path):
@@ -80,27 +84,32 @@ class EngineContainers:
 
     async def _follow(self, container_id: str) -> None:
         try:
-            sandbox = await self._with_namespace(container_id)
-            if sandbox:
-                for attachment in self._records.attachments_of_container(container_id):
-                    await self._learn(attachment)
+            await self._with_namespace(container_id)
+        except Error as failure:  # the engine pins it elsewhere; its own names are learnt nevertheless
+            _log.warning("no names are served in container %s: %s", container_id, failure)
+        try:
+            for attachment in self._records.attachments_of_container(container_id):
+                await self._learn(attachment)
         except Error as failure:
             _log.warning("names of container %s: %s", container_id, failure)
 
-    async def _with_namespace(self, container_id: str) -> Sandbox | None:
-        """Wait for the namespace, and record it; ``None``: the container was removed, or has none in time."""
+    async def _with_namespace(self, container_id: str) -> None:
+        """Wait for the namespace, and record it, unless the container is removed, or has none in time.
+
+        Raises:
+            Error: ``INVALID``: the engine pins it outside of the sandbox directory.
+        """
         loop = asyncio.get_running_loop()
         end, pause = loop.time() + TIMEOUT, _PAUSES[0]
         while loop.time() < end:
             sandbox = self._records.sandbox(container_id)
             if sandbox is None or sandbox.inode or sandbox.phase is Phase.REMOVING:
-                return sandbox
+                return
             found = await self._workers.run(self._namespaces.find, sandbox.key)
             if found and await self._serve(container_id, found.inode):
-                return self._records.sandbox(container_id)
+                return
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, _PAUSES[1])
-        return None
 
     async def _serve(self, container_id: str, inode: int) -> bool:
         async with self._locks.hold(f"sandbox/{container_id}"):

@@ -155,6 +155,7 @@ class EngineNetworks:
         Raises:
             Error: as :meth:`Sandboxes.join`.
         """
+        sandbox_key = await self._containers.key_of(sandbox_key)
         async with self._locks.hold(f"engine/{endpoint_id}"):
             net, endpoint = self._get(network_id), self._endpoint(endpoint_id)
             attachment = await self._joined(endpoint_id, sandbox_key)

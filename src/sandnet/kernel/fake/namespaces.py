@@ -71,6 +71,10 @@ class FakeNamespaces:
             self._links.drop_peers(inode)
             del self._spaces[inode]
 
+    def key_of(self, path: str) -> str:
+        """Return the path: there are no symlinks."""
+        return path
+
     @recorded
     def make(self, key: str) -> Namespace:
         """Ensure a new namespace."""

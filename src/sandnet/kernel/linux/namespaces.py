@@ -89,6 +89,11 @@ class LinuxNamespaces:
         with map_errors(f"look up {path}"):
             return is_namespace(path, inode)
 
+    def key_of(self, path: str) -> str:
+        """See :meth:`sandnet.kernel.namespace_protocols.Namespaces.key_of`."""
+        folder, _, name = path.rpartition("/")
+        return f"{self._root}/{name}" if os.path.realpath(folder) == os.path.realpath(self._root) else path
+
     def find(self, key: str) -> Namespace | None:
         """Return the namespace pinned at ``key``, or ``None``; ``loopback_was_up`` is its present state."""
         with map_errors(f"look up {key}"), suppress(FileNotFoundError), self._place(key) as (folder, name):
