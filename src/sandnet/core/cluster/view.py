@@ -78,7 +78,13 @@ class ClusterView:
         return changed
 
     def apply_own(self, puts: Iterable[tuple[str, bytes]], deletes: Iterable[str], revision: int) -> None:
-        """Apply a transaction of this host that the store accepted at ``revision``."""
+        """Apply a transaction of this host that the store accepted at ``revision``.
+
+        The watch may have come further before the answer: then it has shown this transaction, and perhaps that another
+        host has deleted or changed the same since.
+        """
+        if revision <= self.revision:
+            return
         for key, value in puts:
             self._deleted.pop(key, None)
             self._put(Entry(key, value, revision))

@@ -14,7 +14,7 @@ from sandnet.model.interfaces.bandwidth import Bandwidth
 from sandnet.stores.memory import MemoryStore
 from tests.support.conditions import until
 from tests.support.core_in_process import mapping
-from tests.support.hosts_in_process import HostInProcess, several_hosts
+from tests.support.hosts_in_process import HostInProcess, at_once, several_hosts
 
 Hosts = list[HostInProcess]
 LIMITS = Bandwidth(egress_rate=1_000_000)
@@ -83,6 +83,28 @@ async def test_older_state_does_not_undo_a_change(hosts: Hosts) -> None:
     await one.in_line()
     await two.in_line()
     assert web(one).bandwidth == web(two).bandwidth == LIMITS
+
+
+async def test_answer_later_than_a_deletion_brings_nothing_back(hosts: Hosts) -> None:
+    """The host's change was applied, then another host deleted the endpoint, and only then the answer arrived."""
+    one, two = hosts
+    changed = web(two)
+    passed = 0
+
+    async def delay_the_answer() -> None:
+        nonlocal passed
+        passed += 1
+        if passed == len(["request", "answer"]):
+            await one.in_line()
+            await one.controller.removal.endpoint("net", "web")
+            await until(lambda: two.controller._context.cluster.view.endpoint(changed.id) is None)  # type: ignore[union-attr]
+
+    two.pace = delay_the_answer
+    await two.controller.endpoint_updates.limit(changed, LIMITS)
+    two.pace = at_once
+    await one.network("later")
+    await two.in_line()
+    await until(lambda: not two.controller._context.records.endpoints())
 
 
 class TestDeletionWhileAnotherHostUsesIt:
