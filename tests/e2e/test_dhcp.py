@@ -16,6 +16,7 @@ import pytest
 from tests.support.daemon import (
     JSON,
     OUTSIDE_ADDRESS,
+    OUTSIDE_ADDRESS6,
     RefusedError,
     RunningDaemon,
     Sandbox,
@@ -329,6 +330,21 @@ def test_requested_address_is_the_servers_matter(daemon: RunningDaemon, lan: str
     with pytest.raises(RefusedError, match="by_dhcp"):
         daemon.api.endpoint("lan", "web", address="198.51.100.7")
     assert daemon.sandbox("lan", "web", mac="02:11:22:33:44:55").mac == "02:11:22:33:44:55"
+
+
+def test_ipv6_addresses_are_allocated_beside_it(daemon: RunningDaemon, server: DhcpServer) -> None:
+    prefix = OUTSIDE_ADDRESS6.rpartition("::")[0] + "::/64"
+    daemon.api.network("lan", "macvlan", **LAN, subnet_ipv6=prefix)
+    web = daemon.sandbox("lan", "web", address_ipv6=OUTSIDE_ADDRESS6.rpartition("::")[0] + "::77")
+    assert server.has_leased(web.address)
+    assert daemon.outside.reaches(web.address)
+    assert daemon.outside.reaches(web.address6)
+    daemon.api.leave("lan", "web", web.container)
+    left = daemon.api.reported("lan", "web")
+    assert (left["address"], left["address_ipv6"].partition("/")[0]) == (None, web.address6)
+    answer = resolved(daemon, daemon.sandbox("lan", "db"), "web")
+    assert web.address6 in answer
+    assert web.address not in answer
 
 
 def test_segments_name_server_is_asked(daemon: RunningDaemon, server: DhcpServer, lan: str) -> None:

@@ -48,10 +48,8 @@ class Leaves:
         network, endpoint = self._records.network(attachment.network_id), self._records.endpoint(attachment.endpoint_id)
         returned = [with_lease(endpoint, attachment, None)[0]] if endpoint and endpoint.lease else []
         await self._records.commit(put=[attachment, *([sandbox] if sandbox and last else []), *returned])
-        for unnamed in returned:  # the server may give the address to another machine from now on
-            await self._context.resolver_sync.endpoint_removed(unnamed)
-            if network:
-                self._context.host_files.changed(unnamed, network)
+        for unnamed in returned:
+            await self._forget_address(network, unnamed)
         async with alongside(self._context.resolver_sync.attachments_removed([attachment])):
             if network and endpoint:
                 await self._backends.fail_over(network, endpoint, attachment)
@@ -66,6 +64,15 @@ class Leaves:
             await self._refresh_files(sandbox)
         if network:
             self.release(network, attachment)
+
+    async def _forget_address(self, network: Network | None, endpoint: Endpoint) -> None:
+        """Remove the name of an address that goes back to a server, which may give it to another machine now."""
+        if network and endpoint.address_ipv6:
+            await self._context.resolver_sync.endpoint_added(network, endpoint)
+        else:
+            await self._context.resolver_sync.endpoint_removed(endpoint)
+        if network:
+            self._context.host_files.changed(endpoint, network)
 
     async def tear_down(self, sandbox: Sandbox) -> None:
         """Remove a sandbox without attachments.
