@@ -22,11 +22,12 @@ from bench import (
     restart,
     scale,
     services,
+    taps,
     throughput,
     watching,
 )
 from bench.figures import Section
-from bench.peers import cni, cni_plugin, docker, netavark
+from bench.peers import cni, cni_plugin, docker, docker_run, netavark
 from bench.timing import QUICK, Counts
 
 REPOSITORY = Path(__file__).parents[1]
@@ -36,6 +37,7 @@ PRIVATE = "SANDNET_PRIVATE_HOST"
 
 PARTS: dict[str, Callable[[Counts], Section]] = {  # the last ones last: the kernel is busy for a while after them
     "attach": attach.measure,
+    "taps": taps.measure,
     "crowd": crowd.measure,
     "command": command.measure,
     "hops": hops.measure,
@@ -44,6 +46,7 @@ PARTS: dict[str, Callable[[Counts], Section]] = {  # the last ones last: the ker
     "names": names.measure,
     "services": services.measure,
     "docker": docker.measure,
+    "docker-run": docker_run.measure,
     "netavark": netavark.measure,
     "cni": cni.measure,
     "cni-plugin": cni_plugin.measure,

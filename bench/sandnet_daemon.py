@@ -33,11 +33,21 @@ class Daemon:
     Args:
         program: the words of the command that it is a part of.
         prepared: how many sandboxes it prepares ahead of joins; ``None``: as many as it does by default.
+        settings: further lines of its configuration.
+        sandbox_dir: where it pins namespaces; ``None``: in a directory of its own.
     """
 
-    def __init__(self, program: Sequence[str] = (str(SANDNET),), prepared: int | None = None) -> None:
+    def __init__(
+        self,
+        program: Sequence[str] = (str(SANDNET),),
+        prepared: int | None = None,
+        settings: str = "",
+        sandbox_dir: str | None = None,
+    ) -> None:
         self._program = program
         self._prepared = prepared
+        self._settings = settings
+        self._sandbox_dir = sandbox_dir
         self.directory = Path(tempfile.mkdtemp(prefix="sandnet-bench-", dir="/var/tmp"))
         self.directory.chmod(0o755)
         self._linked = self.directory / "linked"
@@ -67,10 +77,11 @@ class Daemon:
 
     def _flags(self) -> list[str]:
         settings = self.directory / "settings.toml"
-        settings.write_text("" if self._prepared is None else f"prepared_sandboxes = {self._prepared}\n")
+        prepared = "" if self._prepared is None else f"prepared_sandboxes = {self._prepared}\n"
+        settings.write_text(prepared + self._settings)
         places = {
             "state-dir": str(self.directory / "state-dir"),
-            "sandbox-dir": str(self._linked / "sandbox-dir"),
+            "sandbox-dir": self._sandbox_dir or str(self._linked / "sandbox-dir"),
             "run-dir": str(self._memory / "run-dir"),
         }
         return [*(word for name, place in places.items() for word in (f"--{name}", place)), "--config", str(settings)]

@@ -66,13 +66,22 @@ def missing() -> str:
 
 
 class Docker:
-    """A dockerd with a running container. In a PID namespace, so that nothing of it can outlive us."""
+    """A dockerd with a running container. In a PID namespace, so that nothing of it can outlive us.
 
-    def __init__(self) -> None:
+    Args:
+        host: the host's namespace; ``None``: one of its own.
+        exec_root: where it pins namespaces; ``None``: where nothing else sees them.
+    """
+
+    def __init__(self, host: Namespace | None = None, exec_root: str | None = None) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="sandnet-bench-docker-", dir="/var/tmp"))
-        self._host = Namespace()
+        where = host or Namespace()
+        self._own_host = None if host else where
+        self._exec_root = exec_root
         private = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        self._process = self._host.start([*private, *self._command()], self._directory / "log")
+        if exec_root:
+            private.append("--propagation=unchanged")
+        self._process = where.start([*private, *self._command()], self._directory / "log")
         self._rest = Connection(str(self._directory / "sock"))
         self._network = self._created = ""
 
@@ -81,7 +90,7 @@ class Docker:
         flags = {
             "storage-driver": "vfs",
             "data-root": here / "data",
-            "exec-root": here / "exec",
+            "exec-root": self._exec_root or here / "exec",
             "pidfile": here / "pid",
             "host": f"unix://{here}/sock",
             "cgroup-parent": f"/{CGROUP}",
@@ -136,9 +145,15 @@ class Docker:
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
         stop(self._process, signal.SIGCONT)  # unshare ends when dockerd has
-        self._host.close()
+        if self._own_host:
+            self._own_host.close()
         shutil.rmtree(self._directory)
         _remove_cgroups()
+
+    @property
+    def socket(self) -> str:
+        """The path of its API's socket."""
+        return str(self._directory / "sock")
 
     def known_as(self, names: Sequence[str]) -> str:
         """Connect the container under these names; the path of its namespace, in which Docker's resolver listens."""
