@@ -47,7 +47,7 @@ class AttachmentReplicas:
     async def sync(self, endpoint_id: str, endpoint: Endpoint | None) -> None:
         """Bring the attachments to an endpoint into line; ``None``: it is not on this host."""
         known = [each.network_id for each in self._records.remote.of_endpoint(endpoint_id)]
-        network_id = endpoint.network_id if endpoint else next(iter(known), "")
+        network_id = endpoint.network_id if endpoint else next(iter(known), "") or self._peers.network_of(endpoint_id)
         network = self._records.network(network_id)
         await self._sync_remote(endpoint_id, network, endpoint)
         if network:

@@ -86,6 +86,14 @@ class PeerReplicas:
                 await driver.change_peers(network, put, drop)
                 self._given[network.id] = given
             given[endpoint_id] = after
+            if endpoint is None:
+                del given[endpoint_id]
+
+    def network_of(self, endpoint_id: str) -> str:
+        """Return the network whose driver was given peers of an endpoint, perhaps before this host had a copy of it;
+        empty: none was.
+        """
+        return next((network_id for network_id, given in self._given.items() if endpoint_id in given), "")
 
     async def _give_all(self, network: Network, driver: PeerAware) -> None:
         given: dict[str, _Peers] = {}

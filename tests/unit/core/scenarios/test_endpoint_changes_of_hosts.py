@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from sandnet.errors import Error, Kind
-from sandnet.model import Endpoint
+from sandnet.model import Endpoint, NetworkSpec
 from sandnet.model.interfaces.bandwidth import Bandwidth
 from sandnet.stores.memory import MemoryStore
 from tests.support.conditions import until
 from tests.support.core_in_process import mapping
-from tests.support.hosts_in_process import HostInProcess, at_once, several_hosts
+from tests.support.hosts_in_process import DRIVER, HostInProcess, at_once, several_hosts
 
 Hosts = list[HostInProcess]
 LIMITS = Bandwidth(egress_rate=1_000_000)
@@ -105,6 +105,25 @@ async def test_answer_later_than_a_deletion_brings_nothing_back(hosts: Hosts) ->
     await one.network("later")
     await two.in_line()
     await until(lambda: not two.controller._context.records.endpoints())
+
+
+async def test_peers_of_an_endpoint_that_was_never_copied_are_removed(hosts: Hosts) -> None:
+    """Its network was made with all peers of that moment, and it was deleted before its own turn."""
+    one, two = hosts
+    network, endpoint = "1" * 64, "2" * 64
+    locks, view = two.controller._context.locks, two.controller._context.cluster.view  # type: ignore[union-attr]
+    async with locks.hold(f"endpoint/{endpoint}"):
+        async with locks.hold(f"network/{network}"):
+            await one.controller.networks.create(NetworkSpec(name="red", driver=DRIVER, id=network))
+            await one.endpoint("db", "red", id=endpoint)
+            await one.join("c1", "db", "red")
+            await until(lambda: view.attachments(endpoint))
+        await until(lambda: two.peers().get(network))
+        await one.leave("c1", "db", "red")
+        await one.controller.removal.endpoint("red", "db")
+        await until(lambda: view.endpoint(endpoint) is None)
+    await two.in_line()
+    assert two.peers()[network] == set()
 
 
 class TestDeletionWhileAnotherHostUsesIt:
