@@ -24,6 +24,8 @@ from tests.support.lab_truth import Truth
 CLIENTS = 5
 NETWORKS = [f"net{number}" for number in range(4)]
 NAMES = [f"e{number}" for number in range(6)]
+AT_ONCE = 2
+"""Kinds of bad luck at a time."""
 QUIET = 60.0
 """Seconds after the last request and the end of bad luck in which all hosts must be what the store says."""
 LATE = 15.0
@@ -46,7 +48,7 @@ class Campaign:
         self._random = Random(seed)
         self._facts = Facts(lab.hosts)
         self._apis = {number: lab.client(number) for number in lab.hosts}
-        self._luck = BadLuck(lab, self._facts, self._renew, Random(self._random.random()))
+        self._luck = [BadLuck(lab, self._facts, self._renew, Random(self._random.random())) for _ in range(AT_ONCE)]
         self._born = time.monotonic()
         self._until = 0.0
         self._containers = 0
@@ -72,25 +74,27 @@ class Campaign:
             UntrueError: it is not; the message has the seed and what has happened.
         """
         self._until = time.monotonic() + seconds
-        with ThreadPoolExecutor(CLIENTS + 1) as pool:
+        with ThreadPoolExecutor(CLIENTS + AT_ONCE) as pool:
             jobs = [pool.submit(self._client, Random(self._random.random())) for _ in range(CLIENTS)]
-            jobs.append(pool.submit(self._suffer))
+            jobs += [pool.submit(self._suffer, luck, Random(self._random.random())) for luck in self._luck]
         failures: list[BaseException] = [failure for job in jobs if (failure := job.exception())]
         self._write_journal()
         if failures:
             raise UntrueError(self._report([repr(failure) for failure in failures])) from failures[0]
         self.settle()
 
-    def _suffer(self) -> None:
-        times = dwell(self._random, LEASE)
+    def _suffer(self, luck: BadLuck, random: Random) -> None:
+        times = dwell(random, LEASE)
         while (left := self._until - time.monotonic()) > 0:
-            name, undo = self._luck.begin()
-            self.tally[name.partition(" (")[0]] += 1
-            self._note(f"!! {name}")
-            time.sleep(max(0.0, min(left, next(times))))
-            undo()
-            self._note(f"!! end of: {name}")
-            time.sleep(self._random.uniform(0, 2))
+            with suppress(Error):  # the other bad luck has killed or started the same just then
+                name, undo = luck.begin()
+                with self._lock:
+                    self.tally[name.partition(" (")[0]] += 1
+                self._note(f"!! {name}")
+                time.sleep(max(0.0, min(left, next(times))))
+                undo()
+                self._note(f"!! end of: {name}")
+            time.sleep(random.uniform(0, 2))
 
     def _client(self, random: Random) -> None:
         actions: list[tuple[Callable[[Random, int], None], int]] = [
@@ -158,7 +162,7 @@ class Campaign:
         if network := self._any_network(random, number):
             with self._facts.removal(network["id"]):
                 self._note(f"h{number} deletes network {network['id'][:12]}")
-                self._apis[number].delete(f"/networks/{network['id']}")
+                self._apis[number].delete(f"/networks/{network['id']}{_forced(random)}")
 
     def _create_endpoint(self, random: Random, number: int) -> None:
         network, more, boot = self._any_network(random, number), {}, self._facts.boots[number]
@@ -180,7 +184,7 @@ class Campaign:
             network, key = found
             with self._facts.removal(key):
                 self._note(f"h{number} deletes endpoint {key[:12]}")
-                self._apis[number].delete(f"/networks/{network}/endpoints/{key}")
+                self._apis[number].delete(f"/networks/{network}/endpoints/{key}{_forced(random)}")
 
     def _join(self, random: Random, number: int) -> None:
         found, boot = self._any_endpoint(random, number), self._facts.boots[number]
@@ -223,7 +227,7 @@ class Campaign:
             UntrueError: something is not as it should be.
         """
         self._note("!! end of all bad luck")
-        self._luck.end()
+        self._luck[0].end()
         truth, found = self._at_rest()
         found += self._facts.faults(truth) if truth else []
         if not found:
@@ -291,3 +295,8 @@ class Campaign:
         with self._lock:
             tail = self._lines[-SHOWN:]
         return "\n".join([f"seed {self.seed}; all requests are in {self._journal}", *found, "", *tail])
+
+
+def _forced(random: Random) -> str:
+    """The query of a deletion: now and then it is forced."""
+    return "?force=true" if random.random() < 0.2 else ""
