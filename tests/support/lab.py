@@ -208,10 +208,12 @@ def started_lab(directory: Path, hosts: int = 3, *options: str) -> Iterator[Runn
         assert done.returncode == 0, done.stderr
         lab = RunningLab("common", stack)
         patch.undo()
-        yield lab
-        patch.setenv(BASE_VARIABLE, str(directory))
-        done = lab_command("down", "--name", "common")
-        assert done.returncode == 0, done.stderr
+        try:
+            yield lab
+        finally:  # no lab outlives what has failed in it
+            patch.setenv(BASE_VARIABLE, str(directory))
+            done = lab_command("down", "--name", "common")
+            assert done.returncode == 0, done.stderr
 
 
 def lab_command(*words: str, seconds: float = COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:
