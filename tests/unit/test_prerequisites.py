@@ -20,7 +20,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     monkeypatch.setattr(prerequisites, "_LIBRARY_FOLDERS", (str(tmp_path),))
-    monkeypatch.setattr(prerequisites, "_PROGRAM_FOLDERS", str(tmp_path))
+    monkeypatch.setattr(prerequisites, "PROGRAM_FOLDERS", str(tmp_path))
     return tmp_path
 
 
@@ -61,7 +61,7 @@ def test_library_that_cannot_be_loaded_is_missing(bare: Path, monkeypatch: pytes
 def test_program_outside_of_the_path_is_found(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(bare / "sbin", "nft")
     assert not has_program("nft")
-    monkeypatch.setattr(prerequisites, "_PROGRAM_FOLDERS", f"{bare}/sbin")
+    monkeypatch.setattr(prerequisites, "PROGRAM_FOLDERS", f"{bare}/sbin")
     assert has_program("nft")
 
 

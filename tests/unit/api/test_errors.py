@@ -119,7 +119,8 @@ LASTING = {
     "driver_unavailable", "no_such_family", "no_resolver", "deadline", "store_unavailable", "store_closed",
     "store_conflict", "store_corrupt", "unavailable", "plugin_away", "plugin_refused", "no_taps",
     "no_traffic_limits", "outcome_unknown", "store_full", "store_denied", "store_unauthorized", "host_fenced",
-    "no_underlay", "no_encryption", "wireguard_silent", "no_dhcp", "no_dhcp_answer", "dhcp_offer_unusable",
+    "store_format", "no_underlay", "no_encryption", "wireguard_silent", "no_dhcp", "no_dhcp_answer",
+    "dhcp_offer_unusable",
 }  # fmt: skip
 
 

@@ -207,7 +207,7 @@ async def test_address_released_before_its_endpoint_stays_taken(engine: PluginEn
     network, pool = await engine.network()
     endpoint, address = await engine.endpoint(network, pool)
     await engine("IpamDriver.ReleaseAddress", PoolID=pool, Address=address.partition("/")[0])
-    with pytest.raises(Error, match="taken"):
+    with pytest.raises(Error, match="is held by endpoint"):
         await core.endpoint("early", network, address=IPv4Address(address.partition("/")[0]))
     await engine("NetworkDriver.DeleteEndpoint", NetworkID=network, EndpointID=endpoint)
     await core.endpoint("late", network, address=IPv4Address(address.partition("/")[0]))
