@@ -174,8 +174,8 @@ def tear_down(
         _retire(kernel, sandbox, last, failures)
     if sandbox.is_outside:
         return failures
-    if last and last.tap and _exists(kernel, sandbox, failures):  # a process may keep the namespace
-        _remove_tap(kernel, sandbox, last, failures)
+    if last and last.tap and sandbox.origin is Origin.JOINED and _exists(kernel, sandbox, failures):
+        _remove_tap(kernel, sandbox, last, failures)  # any other goes with its namespace, without a wait for that
     if shared and sandbox.origin is Origin.JOINED:
         attempt(failures, lambda: kernel.links.remove_service_addresses(sandbox.key, shared))
     if (
