@@ -44,6 +44,7 @@ test: ## Run every test
 	@scripts/packages $(TEST_PACKAGES)
 	@scripts/guest-kernel build/guest-kernel
 	@$(MAKE) --no-print-directory lint
+	@PYTHON=$(BIN)/python scripts/compose build/compose
 	@scripts/private-host $(BIN)/python -m pytest -n $(TEST_WORKERS)
 
 flood: $(VENV)/.installed-dev ## Fill the machine's table of neighbours for a moment, and see that sandboxes go on; needs root

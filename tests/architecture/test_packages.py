@@ -36,6 +36,7 @@ PROGRAMS: Mapping[str, str] = {
     "dash": "sh",
     "dnsperf": "dnsperf",
     "docker-cli": "docker",
+    "docker-compose": "docker-compose",
     "etcd-server": "etcd",
     "dnsmasq-base": "dnsmasq",
     "docker.io": "dockerd docker",
