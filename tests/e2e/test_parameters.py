@@ -106,6 +106,17 @@ def test_ipv6_disabled_on_all_links_is_restored_on_our_bridges(
     assert value(parameters.here, "net.ipv6.conf.uplink.disable_ipv6") == "1", "the uplink is not ours"
 
 
+def test_network_is_made_where_ipv6_is_disabled_on_all_links(parameters: RunningDaemon) -> None:
+    """The kernel refuses the route for questions at gateways until the loopback interface has IPv6."""
+    parameters.host.sh("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+    sandbox = serving(parameters)
+    assert sandbox.reaches(parameters.api.reported("foo")["gateways"][1])
+    local = ("ip", "-6", "route", "show", "table", "local", "fd03:6e7a:5ec3::/64")
+    assert not parameters.host.sh(*local)
+    parameters.host.sh("sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=0")
+    until(lambda: bool(parameters.host.sh(*local)), 20)
+
+
 def test_unfit_default_link_parameters_do_not_break_a_network(
     parameters: RunningDaemon,
 ) -> None:

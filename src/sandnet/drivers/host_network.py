@@ -49,7 +49,7 @@ class HostNetwork:
         self._forwarding = Forwarding(sysctls, kernel, workers, leave_open=forward_others)
         self._advertisements = RouterAdvertisements(sysctls, kernel, workers)
         self._routing_rules = RoutingRules(kernel.host, workers)
-        self._gateway_questions = GatewayQuestions(kernel.host, workers)
+        self._gateway_questions = GatewayQuestions(kernel.host, kernel.sysctl, workers)
         self.packet_filter = PacketFilter(kernel, workers, self._forwarding.elements, max_flows)
         self.networks: NetworksOf = lambda _phases: []
         """Returns the networks of all drivers that have links, in given phases; none before :meth:`start`."""
