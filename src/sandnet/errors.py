@@ -131,7 +131,17 @@ def not_found(what: str, ref: str, hint: str = "") -> Error:
     return Error(Kind.NOT_FOUND, f"no such {what}: {ref}", hint, f"{what}_not_found")
 
 
+_STORE_REFUSALS = frozenset({"store_unavailable", "store_full", "store_denied", "store_unauthorized"})
+
+
 def collected(message: str, failures: Sequence[BaseException]) -> Error:
-    """Return one error for a teardown that continued after several failures."""
-    details = "; ".join(str(failure) or type(failure).__name__ for failure in failures)
+    """Return one error for a teardown that continued after several failures.
+
+    It is ``UNAVAILABLE``, with hint and code of the first one, if all of them are refusals of the shared store: then
+    nothing is wrong on this host. Otherwise it is ``INTERNAL``.
+    """
+    details = "; ".join(dict.fromkeys(str(failure) or type(failure).__name__ for failure in failures))
+    refusals = [each for each in failures if isinstance(each, Error) and each.code in _STORE_REFUSALS]
+    if refusals and len(refusals) == len(failures):
+        return Error(Kind.UNAVAILABLE, f"{message}: {details}", refusals[0].hint, refusals[0].code)
     return Error(Kind.INTERNAL, f"{message}: {details}", code="teardown_incomplete")
