@@ -150,10 +150,21 @@ class RuntimeMachine:
         self.ctr("container", "delete", name)
 
     def _is_stopped(self, name: str) -> bool:
-        """Kill a container unless it has ended; return whether it has. A busy containerd may not get to it at once."""
-        if "STOPPED" not in self.ctr("task", "list"):
-            print(self._attempt("ctr", "--namespace", self._group, "task", "kill", "--signal", "KILL", name).stderr)
-        return "STOPPED" in self.ctr("task", "list")
+        """Kill a container unless it has ended; return whether it has. A busy containerd may not get to it at once.
+
+        ctr 1.7 kills nothing if the plugin fails, as while its daemon is away. Then this kills the process.
+        """
+        pid, status = self._task(name)
+        if status == "RUNNING":
+            killed = self._attempt("ctr", "--namespace", self._group, "task", "kill", "--signal", "KILL", name)
+            if killed.returncode:
+                self._attempt("kill", "-KILL", pid)
+        return self._task(name)[1] == "STOPPED"
+
+    def _task(self, name: str) -> tuple[str, str]:
+        """The process number and the status of a container."""
+        rows = [line.split() for line in self.ctr("task", "list").splitlines()]
+        return next((pid, status) for task, pid, status in rows if task == name)
 
     # Podman.
 
