@@ -44,7 +44,7 @@ def test_runtime_may_bind_a_published_port_itself(daemon: RunningDaemon) -> None
     bound.listen()
     daemon.kill()
     daemon.start()
-    assert daemon.api.get("/healthz")["status"] == "ok"
+    eventually(lambda: daemon.api.get("/healthz")["status"] == "ok")
     daemon.place(theirs.path).serve("web", 80, address=address)
     assert daemon.outside.ask(HOST_ADDRESS, 8080).server == "web"
     runtime.delete("c1")
@@ -165,6 +165,16 @@ REFUSED = [
     ({"cniVersion": "2.0.0"}, 1),
     ({"runtimeConfig": {"bandwidth": {"ingressRate": 1, "ingressBurst": 1000}}}, 7),
     ({"ipam": {"type": "host-local", "subnet": "10.88.1.0/24"}}, 2),
+    ({"ipam": {"type": "dhcp"}}, 2),
+    ({"driver": "macvlan", "master": "uplink", "ipam": {"type": "static"}}, 2),
+    ({"driver": "ipvlan"}, 2),
+    ({"master": "uplink"}, 2),
+    ({"driver": "overlay", "mode": "bridge"}, 2),
+    ({"driver": "macvlan", "ipam": {"type": "dhcp"}}, 7),
+    ({"driver": "macvlan", "master": "nowhere", "ipam": {"type": "dhcp"}}, 7),
+    ({"driver": "macvlan", "master": "uplink"}, 7),
+    ({"driver": "macvlan", "master": "../uplink\u0000", "ipam": {"type": "dhcp"}}, 7),
+    ({"driver": "macvlan", "master": "uplink", "mode": "passthru", "ipam": {"type": "dhcp"}}, 7),
     ({"ipam": {"subnet": "10.88.1.0/24", "routes": [{"dst": "10.0.0.0/8"}]}}, 2),
     ({"ipam": {"ranges": [[{"subnet": "10.88.1.0/24", "rangeStart": "10.88.1.3", "rangeEnd": "10.88.1.99"}]]}}, 2),
     ({"ipam": {"subnet": "300.0.0.0/8"}}, 7),

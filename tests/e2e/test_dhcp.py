@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
@@ -25,6 +26,7 @@ from tests.support.daemon import (
 from tests.support.dhcp_server import FIRST, LAST, DhcpServer, ShortLeases
 from tests.support.network_host import eventually
 from tests.support.privileges import knows_other_users
+from tests.support.time_limits import TRIES
 
 LAN: dict[str, JSON] = {"parent": "uplink", "ipam_driver": "dhcp"}
 WITHIN = 20.0
@@ -91,7 +93,7 @@ def test_endpoint_has_no_address_before_and_after(daemon: RunningDaemon, server:
     assert (after["address"], after["lease"], after["mac"]) == (None, None, before["mac"])
     assert web.address not in resolved(daemon, db, "web")
     eventually(lambda: server.count("DHCPRELEASE", web.mac) == 1)
-    assert not server.has_leased(web.address)
+    eventually(lambda: not server.has_leased(web.address))
     assert len(daemon.dhcp_clients()) == 1
     assert daemon.attach("lan", "web", "c2").mac == before["mac"]
 
@@ -229,17 +231,36 @@ def test_lost_lease_takes_the_address_away(daemon: RunningDaemon, server: DhcpSe
     assert daemon.outside.reaches(daemon.api.reported("lan", "web")["address"].partition("/")[0])
 
 
+def lapse_is_named(daemon: RunningDaemon, address: str) -> bool:
+    """Whether a lease is named that no one renews, while its address is still there: for two seconds."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        named = any("is not renewed by" in each for each in problems(daemon))
+        current = daemon.api.reported("lan", "web")["address"]
+        if current is None or named:
+            return bool(current == address)
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.timeout(300)
 def test_short_lease_is_renewed_and_ends(daemon: RunningDaemon, tmp_path: Path) -> None:
     server = ShortLeases(daemon, tmp_path)
     daemon.api.network("lan", "macvlan", **LAN)
     daemon.sandbox("lan", "web")
     first = lease(daemon)["obtained"]
-    eventually(lambda: lease(daemon)["obtained"] > first, WITHIN)
-    address = daemon.api.reported("lan", "web")["address"]
-    assert problems(daemon) == []
-    server.stop()
-    eventually(lambda: any("is not renewed by" in each for each in problems(daemon)), 30)
-    assert daemon.api.reported("lan", "web")["address"] == address
+    # where the machine is too busy for the renewal, the lease ends, and the client obtains another one
+    eventually(lambda: (lease(daemon) or {"obtained": 0})["obtained"] > first, WITHIN)
+    for _ in range(TRIES):
+        eventually(lambda: problems(daemon) == [], WITHIN)
+        address = daemon.api.reported("lan", "web")["address"]
+        server.stop()
+        if lapse_is_named(daemon, address):
+            break
+        server = ShortLeases(daemon, tmp_path)
+        eventually(lambda: daemon.api.reported("lan", "web")["address"] is not None, 40)
+    else:
+        pytest.fail("no lease was named before its end")
     eventually(lambda: daemon.api.reported("lan", "web")["address"] is None, 30)
     eventually(lambda: any("has no address" in each for each in problems(daemon)), WITHIN)
 

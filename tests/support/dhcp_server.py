@@ -52,7 +52,8 @@ class DhcpServer:
             "--bind-interfaces", f"--dhcp-range={first},{last},{mask},{lease}",
             f"--dhcp-option=option:router,{OUTSIDE_ADDRESS}",
             f"--dhcp-leasefile={self._leases}", f"--log-facility={self._log}", "--log-dhcp", "--no-ping",
-            "--dhcp-authoritative", "--pid-file=", "--user=root", *options,
+            "--dhcp-authoritative", "--pid-file=", *options,
+            "--user=root", "--group=",  # an ordinary user can change neither
         ]  # fmt: skip
         self._log.write_text("")
         host = self._daemon.host

@@ -21,7 +21,6 @@ from sandnet.errors import Error, invalid
 from sandnet.model import Network, NetworkOptions
 from sandnet.model.address import encode_hook
 from sandnet.model.interfaces.bandwidth import FIELDS as BANDWIDTH
-from sandnet.model.link_names import LINK_NAME
 from sandnet.model.ports import PROTOCOL_NAMES
 
 GENERIC: Final = "com.docker.network.generic"
@@ -77,14 +76,6 @@ def _go_mtu(value: object, key: str) -> int | None:
     return _go_number(value, key) or None
 
 
-def _link_name(value: object, key: str) -> str:
-    name = parsing.text(value, key)
-    if not LINK_NAME.fullmatch(name):
-        hint = "use 1 to 15 of A-Z a-z 0-9 _ . -, the first a letter, digit or _"
-        raise invalid(f"{key}: {name!r} cannot name a link", hint, "invalid_name")
-    return name
-
-
 def _gateway_mode(value: object, key: str) -> bool:
     """Parse a gateway mode of Docker's bridge driver; return whether it is ``routed``."""
     mode = parsing.text(value, key)
@@ -94,7 +85,7 @@ def _gateway_mode(value: object, key: str) -> bool:
 
 
 _LABELS: Final[Mapping[str, tuple[str, Reader]]] = {
-    "BridgeName": ("bridge_name", _link_name),
+    "BridgeName": ("bridge_name", parsing.link_name),
     "AddressIPv4": ("bridge_address", parsing.ipv4_interface),
     "FixedCIDR": ("ip_range", parsing.ipv4_masked),
     "FixedCIDRv6": ("subnet_ipv6", parsing.ipv6_masked),
@@ -139,12 +130,12 @@ _PLAIN: Final[Mapping[str, tuple[str, Reader]]] = {
     "com.docker.network.driver.overlay.vxlanid_list": ("vni", _go_number),
     "encrypted": ("encrypted", _boolean),
     "firewall": ("firewall", _boolean),
-    "bridge_name": ("bridge_name", _link_name),
+    "bridge_name": ("bridge_name", parsing.link_name),
     "create_bridge": ("create_bridge", _boolean),
     "gateway_dns": ("gateway_dns", _boolean),
     "binding_address": ("binding_address", parsing.binding_address),
     "routes": ("routes", parsing.routes),
-    "parent": ("parent", _link_name),
+    "parent": ("parent", parsing.link_name),
     "macvlan_mode": ("macvlan_mode", parsing.macvlan_mode),
     "ipam_driver": ("ipam_driver", parsing.ipam_driver),
     "dns_search": ("dns_search", parsing.dns_search),

@@ -20,7 +20,7 @@ from sandnet.ipam.special_prefixes import unfit
 from sandnet.model.address import Address
 from sandnet.model.interfaces.dhcp_lease import DHCP
 from sandnet.model.interfaces.interface_options import MAX_ROUTES, RESERVED_NAMES, static_route
-from sandnet.model.link_names import LINK_NAME
+from sandnet.model.link_names import LINK_NAME, MACVLAN_MODES
 from sandnet.model.ports import PROTOCOLS, ExposedPort
 from sandnet.model.resolv_conf import check_options, check_search
 from sandnet.model.supplied_link import StaticRoute
@@ -43,7 +43,6 @@ _JSON_TYPES: Final[Mapping[type, str]] = {
     list: "an array",
     dict: "an object",
 }
-_MACVLAN_MODES: Final = ("bridge", "private", "vepa")
 _OWN_IPAM: Final = ("default", "host-local")
 """What Docker and Podman call the allocation of addresses by themselves."""
 _MAX_PORTS: Final = 100
@@ -240,11 +239,20 @@ def labels(given: Mapping[str, str]) -> dict[str, str]:
     return dict(given)
 
 
+def link_name(value: object, field: str) -> str:
+    """Return the name of a link of the host."""
+    name = text(value, field)
+    if not LINK_NAME.fullmatch(name):
+        hint = "use 1 to 15 of A-Z a-z 0-9 _ . -, the first a letter, digit or _"
+        raise invalid(f"{field}: {name[:40]!r} cannot name a link", hint, "invalid_name")
+    return name
+
+
 def macvlan_mode(value: object, field: str) -> str:
     """Return a mode of macvlan interfaces."""
     mode = text(value, field)
-    if mode not in _MACVLAN_MODES:
-        raise invalid(f"{field}: {mode[:40]!r} is not supported", f"use {', '.join(_MACVLAN_MODES)}")
+    if mode not in MACVLAN_MODES:
+        raise invalid(f"{field}: {mode[:40]!r} is not supported", f"use {', '.join(MACVLAN_MODES)}")
     return mode
 
 

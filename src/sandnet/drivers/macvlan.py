@@ -24,12 +24,10 @@ from sandnet.kernel.types import Macvlan, NamespaceState, Port
 from sandnet.kernel.workers import Workers
 from sandnet.model import Attachment, Endpoint, Interface, Network, NetworkOptions, Sandbox, Subnet
 from sandnet.model.interfaces.dhcp_lease import DhcpLease
-from sandnet.model.link_names import MACVLAN_KIND, moving_link_name
+from sandnet.model.link_names import MACVLAN_KIND, MACVLAN_MODES, moving_link_name
 from sandnet.model.supplied_link import SuppliedLink
 
 T = TypeVar("T")
-MODES: Final = ("bridge", "private", "vepa")
-"""How interfaces on one parent reach each other: directly, not at all, or by way of a switch that sends frames back."""
 _PREFIX: Final = "eth"
 _FOREIGN: Final = ("bridge_name", "bridge_address", "internal", "host_access", "egress_ipv4", "egress_ipv6")
 _NEEDS_BRIDGE: Final = (
@@ -139,11 +137,10 @@ class MacvlanDriver:
         if again:  # a client of the interface that is gone receives nothing
             await self._addresses.stop([ep.id], release=False)
         name = moving_link_name(ep.id)
-        mode = net.options.macvlan_mode or MODES[0]
+        mode = net.options.macvlan_mode or MACVLAN_MODES[0]
         wanted = Macvlan(name, net.options.parent or "", mode, ep.mac, net.mtu)
         await self._workers.run(self._kernel.supplied_links.make_macvlan, wanted)
-        leased = ep.lease.router if ep.lease else None
-        gateways = (net.ipv4.gateway if net.ipv4 else leased), (net.ipv6.gateway if net.ipv6 else None)
+        gateways = ep.gateway(net), ep.gateway(net, 6)
         return Supply(SuppliedLink(source=name, gateway=gateways[0], gateway_ipv6=gateways[1]), _PREFIX)  # type: ignore[arg-type]
 
     async def join(self, net: Network, ep: Endpoint, att: Attachment, set_up: RunWith[T]) -> T:

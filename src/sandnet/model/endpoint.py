@@ -11,7 +11,7 @@ import msgspec
 from sandnet.model.address import Address, Interface, all_addresses
 from sandnet.model.interfaces.bandwidth import Bandwidth
 from sandnet.model.interfaces.dhcp_lease import DhcpLease
-from sandnet.model.network import Phase
+from sandnet.model.network import Network, Phase
 from sandnet.model.ports import BoundPort, DirectPort, ExposedPort, PortMapping
 from sandnet.model.process import Process
 
@@ -96,6 +96,18 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     def addresses(self) -> tuple[Interface, ...]:
         """All its addresses, the primary ones first."""
         return all_addresses(self.address, self.address_ipv6, self.additional_addresses)
+
+    @property
+    def has_owner(self) -> bool:
+        """Whether it ends with a container runtime's attachment, or with a process."""
+        return self.owner != "" or self.process is not None
+
+    def gateway(self, network: Network, version: int = 4) -> Address | None:
+        """Return the next hop of default routes by its interfaces, for that version of IP; ``None``: there is none."""
+        subnet = network.ipv4 if version == 4 else network.ipv6
+        if subnet:
+            return subnet.gateway
+        return self.lease.router if self.lease and version == 4 else None
 
     @property
     def is_published(self) -> bool:

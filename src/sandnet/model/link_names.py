@@ -43,6 +43,8 @@ _OUTSIDE: Final = "sne"
 _SHAPER: Final = "sni"
 _MACVLAN: Final = "snm"
 MACVLAN_KIND: Final = "macvlan"
+MACVLAN_MODES: Final = ("bridge", "private", "vepa")
+"""Macvlan interfaces on one parent reach each other directly (the usual mode), not at all, or by a switch."""
 _DIGITS: Final = 10
 """Hex digits behind the prefix: a name has at most IFNAMSIZ-1 = 15 bytes."""
 PORT_NAME: Final = re.compile(rf"{PORT_PREFIX}[0-9a-f]{{{_DIGITS}}}")

@@ -9,8 +9,13 @@ from sandnet.cni import PluginError
 
 MOST_PORTS = 8192
 """Limit of published ports, as the daemon has it."""
-OPTIONS = ("network", "mtu")
+OPTIONS = ("network", "mtu", "driver", "parent", "mode")
 """Options of a network (``podman network create -o``)."""
+
+DHCP = "dhcp"
+"""Podman's name of the IPAM driver by which a server of the segment gives the addresses, and the daemon's."""
+IPAM_DRIVERS = ("", "host-local", DHCP)
+"""Of Podman's; ``none``, a network without addresses, has no counterpart."""
 
 Message = dict[str, Any]
 
@@ -21,9 +26,10 @@ def created(network: Message) -> Message:
     Name, id and driver stay as they were given. Podman's own name server does not serve networks of plugins.
 
     Raises:
-        PluginError: an option is unknown.
+        PluginError: an option is unknown, or its value is none that it can have.
     """
     _options(network)
+    _ipam_driver(network)
     return {**network, "dns_enabled": False}
 
 
@@ -36,6 +42,9 @@ def cni_configuration(given: Message) -> Message:
     network, options = _object(given, "network"), _object(given, "network_options")
     name, chosen = required(network, "name"), _options(network)
     ranges = [[_range(each)] for each in network.get("subnets") or ()]
+    ipam: Message = {"type": DHCP} if _ipam_driver(network) == DHCP else {}
+    if ranges:
+        ipam["ranges"] = ranges
     names = [given.get("container_name"), *(options.get("aliases") or ())]
     runtime = {
         "portMappings": list(_ports(given)),
@@ -47,9 +56,12 @@ def cni_configuration(given: Message) -> Message:
         "cniVersion": "1.0.0",
         "name": name,
         "network": chosen.get("network"),
-        "mtu": int(chosen["mtu"]) if chosen.get("mtu", "").isdecimal() else None,
+        "mtu": int(chosen["mtu"]) if "mtu" in chosen else None,
         "internal": bool(network.get("internal")),
-        "ipam": {"ranges": ranges} if ranges else None,
+        "driver": chosen.get("driver"),
+        "master": chosen.get("parent"),
+        "mode": chosen.get("mode"),
+        "ipam": ipam or None,
         "runtimeConfig": runtime,
     }
 
@@ -109,7 +121,18 @@ def _options(network: Message) -> dict[str, str]:
     for key in options:
         if key not in OPTIONS:
             raise PluginError(0, f"unknown option {key!r}", f"known: {', '.join(OPTIONS)}")
-    return {key: str(value) for key, value in options.items()}
+    texts = {key: str(value) for key, value in options.items()}
+    mtu = texts.get("mtu", "0")
+    if not (mtu.isascii() and mtu.isdecimal()):
+        raise PluginError(0, f"the option mtu is no number: {mtu!r}", "give bytes, as in -o mtu=1400")
+    return texts
+
+
+def _ipam_driver(network: Message) -> str:
+    driver = str((network.get("ipam_options") or {}).get("driver") or "")
+    if driver not in IPAM_DRIVERS:
+        raise PluginError(0, f"unknown IPAM driver {driver!r}", f"known: {', '.join(filter(None, IPAM_DRIVERS))}")
+    return driver
 
 
 def _range(subnet: Message) -> Message:

@@ -147,6 +147,12 @@ class Configuration(Struct, kw_only=True, rename="camel"):
     name: str = ""
     network: str | None = None
     """The network of sandnet; absent: ``name``."""
+    driver: str | None = None
+    """Its type; absent: ``bridge`` for one that is created."""
+    master: str | None = None
+    """The parent of a macvlan network, as CNI's plugin ``macvlan`` calls it."""
+    mode: str | None = None
+    """Of a macvlan network."""
     mtu: Number | None = None
     internal: bool | None = None
     ipam: Ipam | None = None

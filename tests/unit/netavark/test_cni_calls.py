@@ -55,6 +55,38 @@ def test_options_name_a_network_and_its_mtu() -> None:
         created({**NETWORK, "options": {"vlan": "5"}})
 
 
+@pytest.mark.parametrize("mtu", ["", "large", "-1", "1e3", "\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT TWO}"])
+def test_mtu_that_is_no_number_is_refused(mtu: str) -> None:
+    """It was ignored, and the network got the default."""
+    with pytest.raises(PluginError, match="mtu is no number"):
+        created({**NETWORK, "options": {"mtu": mtu}})
+    with pytest.raises(PluginError, match="mtu is no number"):
+        configured({"options": {"mtu": mtu}})
+
+
+def test_parent_mode_and_dhcp_are_a_networks() -> None:
+    options = {"driver": "macvlan", "parent": "eth0", "mode": "bridge"}
+    found = configured({"options": options, "ipam_options": {"driver": "dhcp"}})
+    assert [found[key] for key in ("driver", "master", "mode", "ipam")] == [
+        "macvlan",
+        "eth0",
+        "bridge",
+        {"type": "dhcp"},
+    ]
+
+
+@pytest.mark.parametrize("driver", ["host-local", "", None])
+def test_daemon_leases_addresses_unless_a_server_does(driver: str | None) -> None:
+    assert configured({"ipam_options": {"driver": driver}})["ipam"] is None
+
+
+def test_network_without_addresses_is_refused() -> None:
+    """``--ipam-driver none`` was ignored, and containers got addresses."""
+    for call in (created, lambda network: configured(network)):
+        with pytest.raises(PluginError, match="unknown IPAM driver 'none'"):
+            call({**NETWORK, "ipam_options": {"driver": "none"}})
+
+
 def test_name_of_the_container_is_the_endpoints() -> None:
     assert arguments_of({"container_name": "web"}) == "IgnoreUnknown=1;K8S_POD_NAME=web"
     for name in ("", None, "a;b", "a=b"):

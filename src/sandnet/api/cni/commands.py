@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from litestar import Request, Response, Router, post
@@ -12,6 +12,7 @@ from litestar.exceptions import HTTPException
 from sandnet.api.cni import decode, encode, errors
 from sandnet.api.cni.call import Call, read_call
 from sandnet.api.cni.check import differences
+from sandnet.api.cni.network import driver_of
 from sandnet.api.parsing import NOT_JSON
 from sandnet.core.controller import Controller
 from sandnet.errors import Error, Kind, invalid
@@ -19,9 +20,6 @@ from sandnet.errors import Error, Kind, invalid
 Core = NamedDependency[Controller]
 """The controller, as a parameter of handlers."""
 AnyRequest = Request[Any, Any, Any]
-
-_DRIVER: Final = "bridge"
-"""The driver of the networks that configurations describe."""
 
 
 @post("/add", status_code=200)
@@ -66,11 +64,11 @@ async def collect_garbage(core: Core, request: AnyRequest) -> Response[bytes]:
 @post("/status", status_code=200)
 async def status(core: Core, request: AnyRequest) -> Response[bytes]:
     """Return whether an ``ADD`` can succeed."""
-    await read_call(request)
-    driver = next((each for each in core.health().drivers if each.name == _DRIVER), None)
+    name = driver_of((await read_call(request)).configuration)
+    driver = next((each for each in core.health().drivers if each.name == name), None)
     if driver is None or not driver.available:
         reason = driver.reason if driver else "there is none"
-        raise Error(Kind.UNAVAILABLE, f"the driver {_DRIVER} is not available: {reason}", "", errors.NOT_AVAILABLE)
+        raise Error(Kind.UNAVAILABLE, f"the driver {name} is not available: {reason}", "", errors.NOT_AVAILABLE)
     return _answer()
 
 

@@ -53,7 +53,9 @@ def attach_spec(call: Call) -> AttachSpec:
         owner=runtime_owner(call.container_id, call.interface),
         bandwidth=_bandwidth(call.configuration.runtime_config.bandwidth),
     )
-    return AttachSpec(network_spec(call), names, _with_addresses(endpoint, call), _join(call))
+    spec = network_spec(call)
+    names_driver = bool(call.configuration.driver)
+    return AttachSpec(spec, names, _with_addresses(endpoint, call), _join(call), names_driver=names_driver)
 
 
 def valid_attachments(call: Call) -> set[tuple[str, str]]:

@@ -8,12 +8,10 @@ from typing import Final
 from sandnet.api.cni.call import Call
 from sandnet.core.lifecycle.runtime_attachments import RuntimeAttachment
 from sandnet.kernel.types import DefaultRoute
-from sandnet.model import Address
+from sandnet.model import Address, Attachment, Network
 from sandnet.model.link_names import link_mac
 from sandnet.wire import cni as wire
 
-_CONTAINER: Final = 2
-"""Index of the container's interface in a result, after the bridge and the host's end of the link."""
 _EVERYTHING: Final = {4: "0.0.0.0/0", 6: "::/0"}
 
 
@@ -29,12 +27,12 @@ def result(
         name_servers: the container's name servers.
     """
     network, attachment = added.network, added.attachment
-    bridge = wire.Interface(name=network.link, mac="" if network.link_adopted else link_mac(network.link))
+    on_host = _host_interfaces(network, attachment)
     inside = wire.Interface(name=attachment.interface, mac=attachment.mac, sandbox=call.netns)
     return wire.Result(
         cni_version=call.version,
-        interfaces=[bridge, wire.Interface(name=attachment.host_link), inside],
-        ips=list(_addresses(call, added)),
+        interfaces=[*on_host, inside],
+        ips=list(_addresses(call, added, len(on_host))),
         routes=[wire.ResultRoute(dst=_EVERYTHING[each.gateway.version], gw=str(each.gateway)) for each in routes],
         dns=wire.Dns(
             nameservers=[str(each) for each in name_servers],
@@ -44,13 +42,20 @@ def result(
     )
 
 
-def _addresses(call: Call, added: RuntimeAttachment) -> Iterator[wire.Address]:
-    network, attachment = added.network, added.attachment
-    for own in attachment.addresses:
-        subnet = network.ipv4 if own.version == 4 else network.ipv6
+def _host_interfaces(network: Network, attachment: Attachment) -> list[wire.Interface]:
+    """Return the bridge and the host's end of the link; none where the interface has no end on the host."""
+    if attachment.supplied:
+        return []
+    bridge = wire.Interface(name=network.link, mac="" if network.link_adopted else link_mac(network.link))
+    return [bridge, wire.Interface(name=attachment.host_link)]
+
+
+def _addresses(call: Call, added: RuntimeAttachment, index: int) -> Iterator[wire.Address]:
+    for own in added.attachment.addresses:
+        gateway = added.endpoint.gateway(added.network, own.version)
         yield wire.Address(
             version=str(own.version) if call.version.startswith("0.") else "",
             address=str(own),
-            gateway=str(subnet.gateway) if subnet and subnet.gateway else "",
-            interface=_CONTAINER,
+            gateway=str(gateway) if gateway else "",
+            interface=index,
         )

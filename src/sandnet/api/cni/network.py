@@ -14,9 +14,13 @@ from sandnet.api.cni.errors import UNSUPPORTED_FIELD
 from sandnet.api.subnet_options import check
 from sandnet.errors import invalid
 from sandnet.model import NetworkOptions, NetworkSpec
+from sandnet.model.interfaces.dhcp_lease import DHCP
 from sandnet.wire import cni as wire
 
-_DRIVER: Final = "bridge"
+_USUAL_DRIVER: Final = "bridge"
+_MACVLAN: Final = "macvlan"
+_DRIVERS: Final = (_USUAL_DRIVER, _MACVLAN, "overlay")
+"""The drivers of networks that a configuration can describe."""
 _DEFAULT_ROUTES: Final = {"0.0.0.0/0", "::/0"}
 
 
@@ -27,16 +31,45 @@ def network_spec(call: Call) -> NetworkSpec:
         Error: ``INVALID``.
     """
     configuration = call.configuration
-    options = NetworkOptions(mtu=configuration.mtu or None, internal=bool(configuration.internal))
-    for each in _ranges(configuration.ipam or wire.Ipam()):
+    driver, ipam = driver_of(configuration), configuration.ipam or wire.Ipam()
+    options = NetworkOptions(
+        mtu=configuration.mtu or None,
+        internal=bool(configuration.internal),
+        parent=parsing.link_name(configuration.master, "master") if configuration.master else None,
+        macvlan_mode=parsing.macvlan_mode(configuration.mode, "mode") if configuration.mode else None,
+        ipam_driver=_ipam_driver(ipam, driver),
+    )
+    for each in _ranges(ipam):
         options = _with_range(options, each)
-    return NetworkSpec(name=call.network, driver=_DRIVER, options=check(options))
+    return NetworkSpec(name=call.network, driver=driver, options=check(options))
+
+
+def driver_of(configuration: wire.Configuration) -> str:
+    """Return the driver that the configuration names, or that of networks without one.
+
+    Raises:
+        Error: ``INVALID``.
+    """
+    driver = configuration.driver or _USUAL_DRIVER
+    if driver not in _DRIVERS:
+        hint = f"use {', '.join(_DRIVERS)}, or create the network and leave driver out"
+        raise invalid(f"driver: {driver[:40]!r} is unknown here", hint, UNSUPPORTED_FIELD)
+    for name in ("master", "mode"):
+        if getattr(configuration, name) and driver != _MACVLAN:
+            raise invalid(f"{name} is for macvlan networks", f"add driver: {_MACVLAN}", UNSUPPORTED_FIELD)
+    return driver
+
+
+def _ipam_driver(ipam: wire.Ipam, driver: str) -> str | None:
+    """Return what gives the addresses; ``None``: the daemon does."""
+    if ipam.type and (ipam.type != DHCP or driver != _MACVLAN):
+        message = f"ipam.type: addresses are given by sandnet, not by the plugin {ipam.type[:40]!r}"
+        hint = f"leave the type out; {DHCP} is for macvlan networks (driver: {_MACVLAN})"
+        raise invalid(message, hint, UNSUPPORTED_FIELD)
+    return ipam.type or None
 
 
 def _ranges(ipam: wire.Ipam) -> Iterator[wire.Range]:
-    if ipam.type:
-        message = f"ipam.type: addresses are given by sandnet, not by the plugin {ipam.type[:40]!r}"
-        raise invalid(message, "leave the type out", UNSUPPORTED_FIELD)
     for route in ipam.routes or ():
         if route.dst not in _DEFAULT_ROUTES:
             raise invalid(

@@ -123,7 +123,7 @@ class Encoder:
         encoded.address_ipv6 = _text(ep.address_ipv6)
         encoded.additional_addresses = [str(each) for each in ep.additional_addresses]
         encoded.mac = ep.mac or None
-        encoded.gateway = _text(net.ipv4.gateway) if net.ipv4 else _text(ep.lease.router) if ep.lease else None
+        encoded.gateway = _text(ep.gateway(net))
         encoded.exposed_ports = [wire.TransportPort(proto=port.proto, port=port.port) for port in ep.exposed_ports]
         encoded.port_mapping = [
             wire.BoundPort(proto=port.proto, port=port.port, host_ip=str(port.host_ip), host_port=port.host_port)
