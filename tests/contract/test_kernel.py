@@ -18,6 +18,7 @@ from sandnet.kernel.types import (
     Elements,
     ElementSet,
     InnerTap,
+    InspectedNamespace,
     NamespaceState,
     PortLimits,
     PreparedSandbox,
@@ -557,6 +558,28 @@ def test_releasing_a_foreign_namespace_restores_its_state(case: KernelCase) -> N
     namespaces.release(KEY, loopback_down=True)
     assert namespaces.find(KEY) is None
     assert namespaces.pin(KEY, path=path) == pinned
+
+
+def test_inspection_names_the_links_inside_and_changes_nothing(case: KernelCase) -> None:
+    namespaces = case.kernel.namespaces
+    path = case.foreign_namespace()
+    found = namespaces.inspect(path=path)
+    inode = namespaces.identify(path=path).inode
+    assert found == InspectedNamespace(inode, is_own=False, loopback_up=False, interfaces=("lo",))
+    namespaces.pin(KEY, path=path, inode=inode)
+    case.kernel.links.ensure_bridge(BRIDGE)
+    case.kernel.links.plug(KEY, VETH)
+    assert namespaces.inspect(path=path) == found._replace(loopback_up=True, interfaces=("lo", "eth0"))
+
+
+def test_inspection_tells_the_hosts_own_namespace(case: KernelCase) -> None:
+    found = case.kernel.namespaces.inspect()
+    assert (found.inode, found.is_own, found.interfaces) == (case.kernel.namespaces.identify().inode, True, ())
+
+
+def test_inspection_of_a_missing_path_raises_not_found(case: KernelCase) -> None:
+    with refused(Kind.NOT_FOUND):
+        case.kernel.namespaces.inspect(path="/run/absent")
 
 
 def test_pinning_over_another_namespace_raises_conflict(case: KernelCase) -> None:

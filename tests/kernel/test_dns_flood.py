@@ -20,8 +20,12 @@ SECONDS = 2.0
 """Of one flood."""
 COST = 0.010
 """Seconds that a flood may cost the others, at the 99th percentile."""
-ATTEMPTS = 3
-"""Measurements of which one has to hold: work takes longer on a processor that others use, too."""
+ATTEMPTS = 10
+"""Measurements of which one has to hold: work takes longer on a processor that others use, too, for seconds on end."""
+PROMPT = 0.001
+"""Seconds from the arrival of an answer within which it has to be read. Else the resolver's later work is counted."""
+ENOUGH = 20
+"""Answers that are read so soon, of one measurement."""
 MANY = [f"10.1.{number // 200}.{number % 200 + 1}" for number in range(1000)]
 KINDS = [
     ("tiny",),
@@ -60,18 +64,20 @@ async def test_dns_flood_delays_other_sandboxes_less_than_10_ms(case: DnsHost, k
         before = (await client.stats()).queries
         await until(lambda: flood.poll() is not None or _busy(pid))
         for _ in range(ATTEMPTS):
-            costs, waits = await asyncio.to_thread(_probed, case, other, pid)
-            print(
-                f"99th percentile: work of the resolver {_p99(costs) * 1000:.2f} ms, wait {_p99(waits) * 1000:.2f} ms"
-            )
+            answers = await asyncio.to_thread(_probed, case, other, pid)
+            costs = [cost for cost, _, late in answers if late < PROMPT]
+            cost, wait = _p99(costs) * 1000, _p99([wait for _, wait, _ in answers]) * 1000
+            print(f"99th percentile: work of the resolver {cost:.2f} ms, wait {wait:.2f} ms")
+            print(f"of {len(answers)} answers {len(costs)} were read when they came")
             assert flood.poll() is None, flood.communicate()[1]
             counts = await client.stats()
-            assert counts.queries + counts.limited > before + len(costs) + 100
-            if _p99(costs) < COST:
+            assert counts.queries + counts.limited > before + len(answers) + 100
+            if len(costs) >= ENOUGH and _p99(costs) < COST:
                 break
     finally:
         flood.kill()
         flood.communicate()
+    assert len(costs) >= ENOUGH
     assert _p99(costs) < COST
     assert client.problem() == ""
     assert case.starts == 1
@@ -82,17 +88,16 @@ def _started(case: DnsHost, sandbox: SetClient, *words: str) -> subprocess.Popen
     return case.host.popen("nsenter", f"--net={sandbox.key}", sys.executable, *words)
 
 
-def _probed(case: DnsHost, sandbox: SetClient, pid: int) -> tuple[list[float], list[float]]:
-    """Seconds that the resolver worked while a local lookup waited, and how long it waited, of many lookups."""
+def _probed(case: DnsHost, sandbox: SetClient, pid: int) -> list[tuple[float, ...]]:
+    """The lines of the probe, as numbers."""
     probe = _started(case, sandbox, "-m", "tests.support.probe", str(pid), str(SECONDS))
     out, err = probe.communicate()
     assert probe.returncode == 0, err
-    lines = [tuple(map(float, line.split())) for line in out.splitlines()]
-    return [line[0] for line in lines], [line[1] for line in lines]
+    return [tuple(map(float, line.split())) for line in out.splitlines()]
 
 
 def _p99(seen: list[float]) -> float:
-    return sorted(seen)[len(seen) * 99 // 100]
+    return sorted(seen)[len(seen) * 99 // 100] if seen else 0.0
 
 
 def _busy(pid: int) -> bool:

@@ -34,7 +34,8 @@ class InsideCase(DnsHost):
 
 
 @pytest.fixture
-async def case(host: Host, tmp_path: Path) -> AsyncIterator[InsideCase]:
+async def case(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[InsideCase]:
+    monkeypatch.setattr("sandnet.dns.client.TIMEOUT", 20.0)  # else a change may come into force after its call
     made = InsideCase(host, tmp_path)
     try:
         yield made

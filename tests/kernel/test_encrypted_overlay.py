@@ -235,8 +235,8 @@ def test_key_changes_while_traffic_goes_on(two: Two) -> None:
         for process in (ping, back):
             out, _ = process.communicate(timeout=30)
             # 0 or 1 is lost on an idle machine; two programs run between the new key and its address, and a busy one
-            # was seen to take 100 ms for them
-            assert int(out.split(" received")[0].rpartition(" ")[2]) >= 190, out
+            # was seen to take 100 ms for them, and takes four times as long at its worst
+            assert int(out.split(" received")[0].rpartition(" ")[2]) >= 180, out
     assert [each.faults(two.net) for each in two.hosts] == [[], []]
 
 

@@ -14,6 +14,7 @@ import pytest
 from sandnet.errors import Error, Kind
 from sandnet.kernel.linux.links import MAX_PORTS, LinuxLinks
 from sandnet.kernel.linux.namespaces import LinuxNamespaces
+from sandnet.kernel.netlink.rtnetlink import link_header
 from sandnet.kernel.types import PORTS, RETIRED, Bridge, Veth
 from sandnet.model.link_names import link_mac
 from tests.support.network_host import Host, eventually
@@ -162,6 +163,17 @@ def test_plugged_sandboxes_reach_each_other_and_the_host(plugged: Host) -> None:
     for address in ("10.9.0.3", "fd09::3", "10.9.0.1", "fd09::1"):
         assert plugged.reaches(address, namespace=KEY), address
     assert plugged.reaches("10.9.0.2")
+
+
+def test_port_that_cannot_be_isolated_stays_down(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel carries out a batch past what it refuses: the port came up all the same."""
+    for module in ("pairs.new_pair", "links"):
+        monkeypatch.setattr(f"sandnet.kernel.linux.{module}.port_options", lambda *_, **__: link_header(1 << 30))
+    host.run(links.ensure_bridge, BRIDGE)
+    host.run(namespaces.make, KEY)
+    with pytest.raises(Error):
+        host.run(links.plug, KEY, VETH._replace(isolated=True))
+    assert "UP" not in shown(host, "snv0")["flags"]
 
 
 def test_isolated_ports_reach_only_the_bridge(host: Host) -> None:
@@ -368,6 +380,17 @@ def test_concurrent_plug_retire_and_reap_all_succeed(host: Host) -> None:
     with ThreadPoolExecutor(4, initializer=host.enter) as pool:
         list(pool.map(life, range(8)))
     eventually(lambda: [link.name for link in host.run(links.list)] == ["lo", "snb0"])
+
+
+def test_ipv6_is_switched_on_for_a_new_interface(host: Host) -> None:
+    """The kernel refuses a part of the first batch, so each step is repeated by itself."""
+    host.run(links.ensure_bridge, BRIDGE)
+    host.run(namespaces.make, KEY)
+    host.sh("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1", namespace=KEY)
+    host.run(links.plug, KEY, VETH)
+    assert addresses(shown(host, "eth0", KEY)) == {"10.9.0.2/24", "fd09::2/64"}
+    assert shown(host, "snv0")["linkinfo"]["info_slave_kind"] == "bridge"
+    assert f"{VETH.mac} dev snv0 master snb0 static" in host.sh("bridge", "fdb", "show", "br", "snb0")
 
 
 def test_sandbox_without_ipv6_has_no_link_local_and_no_multicast(host: Host) -> None:

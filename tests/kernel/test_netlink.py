@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 
 import pytest
 
@@ -101,6 +103,47 @@ def test_messages_from_other_processes_are_ignored(host: Host) -> None:
             return netlink.call(RTM_SETLINK, link_header(1))
 
     assert host.run(ask)
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["buffer filled once", "flood that goes on"])
+def test_filled_receive_buffer_fails_in_time(host: Host, goes_on: bool) -> None:
+    """Root in a sandbox can write to our socket there, so that the kernel has no room for its answer."""
+
+    def attack() -> tuple[int | None, float]:
+        ended = threading.Event()
+        with Netlink() as ours, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as theirs:
+            ours.call(RTM_SETLINK, link_header(1))
+            target = (ours._socket.getsockname()[0], 0)
+            theirs.setblocking(False)
+
+            def fill() -> None:
+                with suppress(BlockingIOError):
+                    while not ended.is_set():
+                        theirs.sendto(bytes(16), target)
+
+            def flood() -> None:
+                while goes_on and not ended.is_set():
+                    fill()
+
+            def ask() -> None:
+                while True:  # a read may make room before the kernel answers
+                    fill()
+                    ours.call(RTM_SETLINK, link_header(1))
+
+            attacker = threading.Thread(target=flood)
+            attacker.start()
+            began = time.monotonic()
+            try:
+                with pytest.raises(OSError, match="buffer") as failure:
+                    ask()
+            finally:
+                ended.set()
+                attacker.join()
+            return failure.value.errno, time.monotonic() - began
+
+    code, seconds = host.run(attack)
+    assert code == errno.ENOBUFS
+    assert seconds < 40
 
 
 def test_thread_returns_after_opening_a_socket_in_a_namespace(host: Host) -> None:

@@ -252,8 +252,8 @@ asyncio.run(main())
     assert len(links(host) - before) == 5
     holder.kill()
     holder.wait()
-    eventually(lambda: links(host) == before, 5)
-    eventually(lambda: not Path(f"/proc/{preparer}").exists() or _is_zombie(preparer), 5)
+    eventually(lambda: links(host) == before)
+    eventually(lambda: not Path(f"/proc/{preparer}").exists() or _is_zombie(preparer))
 
 
 def _is_zombie(pid: int) -> bool:

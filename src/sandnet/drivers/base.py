@@ -214,6 +214,10 @@ class PeerAware(Protocol):
         """
         ...
 
+    async def has_peers(self, net: Network, peers: Sequence[Peer]) -> bool:
+        """Return whether the peers of the network are these. The kernel is not looked at."""
+        ...
+
 
 @runtime_checkable
 class HostAware(Protocol):

@@ -90,11 +90,17 @@ class Links(Protocol):
         """Delete links in bulk (one grace period for all); absent ones are success."""
         ...
 
-    def plug(self, namespace: str, veth: Veth) -> None:
+    def plug(self, namespace: str, veth: Veth, *, is_new: bool = False) -> None:
         """Ensure the pair, both ends up.
 
         The host end is on the bridge. The other end is in the namespace pinned at ``namespace``, with its name, MAC,
-        MTU and addresses. The holder of a service address announces it to the neighbours at each call.
+        MTU and addresses. The holder of a service address announces it to the neighbours at each call. Addresses of a
+        new interface are announced if neighbours may remember another MAC.
+
+        Args:
+            namespace: where it is pinned.
+            veth: the pair.
+            is_new: whether the interface is new, even if the pair exists, as a prepared one does.
 
         Raises:
             Error: ``NOT_FOUND`` the namespace or the bridge does not exist; ``EXHAUSTED`` with code ``network_full``

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from sandnet.kernel.types import (
     DefaultRoute,
     InnerTap,
+    InspectedNamespace,
     Macvlan,
     MovedLink,
     Namespace,
@@ -72,6 +73,14 @@ class Namespaces(Protocol):
 
     def identify(self, *, path: str = "", pid: int = 0) -> Namespace:
         """Return the namespace that :meth:`pin` would pin, as it is now; its ``key`` is empty.
+
+        Raises:
+            Error: as :meth:`pin`.
+        """
+        ...
+
+    def inspect(self, *, path: str = "", pid: int = 0) -> InspectedNamespace:
+        """Return the namespace that :meth:`pin` would pin, with the names of the links inside; nothing is changed.
 
         Raises:
             Error: as :meth:`pin`.

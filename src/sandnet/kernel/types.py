@@ -243,6 +243,9 @@ class Bridge(NamedTuple):
     parameters: tuple[tuple[str, str], ...] = ()
     """Kernel parameters, as paths below ``/proc/sys``, and their values. They are set before the bridge is up: IPv6 may
     be off for new links, which then take no IPv6 address."""
+    new: bool = False
+    """No sandbox has been on the network, and none can send from addresses that are not its own: what neighbours on a
+    bridge that is made now may remember is known (``NeighbourHistory``)."""
 
 
 class BridgeRoute(NamedTuple):
@@ -354,6 +357,18 @@ class Namespace(NamedTuple):
     """Its identity: the inode number of its file."""
     loopback_was_up: bool
     """Whether ``lo`` was up before we pinned it."""
+
+
+class InspectedNamespace(NamedTuple):
+    """A network namespace that another program made, as it is before it is pinned."""
+
+    inode: int
+    """Its identity."""
+    is_own: bool
+    """Whether it is the daemon's, which is the host's; then nothing inside is looked at."""
+    loopback_up: bool
+    interfaces: tuple[str, ...]
+    """The names of the links inside, ``lo`` included."""
 
 
 class MovedLink(NamedTuple):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from functools import partial
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -32,7 +33,13 @@ from sandnet.core.lifecycle.join_plan import (
 from sandnet.core.lifecycle.leave import Leaves
 from sandnet.core.lifecycle.liveness import identify
 from sandnet.core.lifecycle.parent_updates import ParentUpdates
-from sandnet.core.lifecycle.sandbox_setup import identified, set_up, set_up_external, set_up_prepared
+from sandnet.core.lifecycle.sandbox_setup import (
+    inspect_joined,
+    is_free,
+    set_up,
+    set_up_external,
+    set_up_prepared,
+)
 from sandnet.core.runtime.context import Context
 from sandnet.core.runtime.operations import alongside, roll_back
 from sandnet.core.state.leased_addresses import check_lease, leasing, with_lease
@@ -40,10 +47,12 @@ from sandnet.drivers.base import ExternalDriver, LoadBalancing
 from sandnet.errors import Error, invalid
 from sandnet.firewall.base import Step
 from sandnet.kernel.namespace_protocols import KEY_TAKEN
-from sandnet.kernel.types import MovedLink, PreparedSandbox, Veth
+from sandnet.kernel.types import InspectedNamespace, MovedLink, PreparedSandbox, Veth
 from sandnet.model import Attachment, Endpoint, JoinSpec, Network, Origin, Phase, Process, Sandbox
 from sandnet.model.link_alias import attachment_alias
 from sandnet.model.supplied_link import supplied_alias
+
+T = TypeVar("T")
 
 
 class Joins:
@@ -138,16 +147,20 @@ class Joins:
 
     async def _join_found(self, network: Network, endpoint: Endpoint, spec: JoinSpec, sandbox: Sandbox) -> Sandbox:
         """Join as the first of a container whose namespace exists, or gets no link."""
-        sandbox = replace(sandbox, key=await self._free_key(spec.container_id))
+        kernel = self._context.kernel
+        look: Callable[[str], InspectedNamespace | bool | None] = partial(is_free, kernel)
+        if sandbox.origin is Origin.JOINED:
+            look = partial(inspect_joined, kernel, path=spec.netns, pid=spec.pid)
+        key, found = await self._free_key(spec.container_id, look)
+        sandbox = replace(sandbox, key=key)
         try:
-            taken: Collection[str] = ()
-            if sandbox.origin is Origin.JOINED:
-                sandbox = await self._identified(sandbox, spec)
-                await self._records.commit(put=[sandbox])  # before any change: a failure restores what was found
-                pin = self._context.kernel.namespaces.pin
-                await self._context.workers.run(pin, sandbox.key, path=spec.netns, pid=spec.pid, inode=sandbox.inode)
-                taken = await self._context.workers.run(self._context.kernel.namespaces.interfaces, sandbox.key)
-            return await self._join_in(network, endpoint, spec, sandbox, taken)
+            if not isinstance(found, InspectedNamespace):
+                return await self._join_in(network, endpoint, spec, sandbox, ())
+            # recorded before any change: a failure restores what was found
+            sandbox = replace(sandbox, inode=found.inode, loopback_was_up=found.loopback_up)
+            self._refuse_taken_namespace(sandbox)
+            pin = partial(kernel.namespaces.pin, key, path=spec.netns, pid=spec.pid, inode=found.inode)
+            return await self._join_in(network, endpoint, spec, sandbox, found.interfaces, pin)
         except BaseException:
             await self._roll_back(endpoint, spec, None)
             raise
@@ -194,7 +207,8 @@ class Joins:
             sandbox = amend_sandbox(known, spec, process)
         else:
             sandbox = plan_sandbox(self._records, "", spec, network, process)
-            sandbox = replace(sandbox, key=await self._free_key(spec.container_id))
+            key, _ = await self._free_key(spec.container_id, partial(is_free, self._context.kernel))
+            sandbox = replace(sandbox, key=key)
         taken = {each.interface for each in self._records.attachments_of_container(sandbox.container_id)}
         try:
             return await self._join_in(network, endpoint, spec, sandbox, taken)
@@ -205,12 +219,20 @@ class Joins:
             self._planned.discard(sandbox.key)
 
     async def _join_in(
-        self, network: Network, endpoint: Endpoint, spec: JoinSpec, sandbox: Sandbox, taken: Collection[str]
+        self,
+        network: Network,
+        endpoint: Endpoint,
+        spec: JoinSpec,
+        sandbox: Sandbox,
+        taken: Collection[str],
+        pin: Callable[[], object] | None = None,
     ) -> Sandbox:
         attachment, cursor = plan_attachment(self._records, self._context.leases, network, endpoint, spec, taken)
         if isinstance(self._context.drivers.working(network.driver), ExternalDriver):
             attachment = replace(attachment, host_link="", interface=spec.interface)
         await self._commit_intent(network, sandbox, attachment, cursor)
+        if pin:  # before the resolver, or a plugin, looks into the namespace
+            await self._context.workers.run(pin)
         attachment = await self._supplied(network, endpoint, sandbox, attachment, taken)
         job = self._set_up_job(network, endpoint, sandbox, attachment)
         return await self._complete(network, endpoint, sandbox, attachment, spec, job)
@@ -266,38 +288,35 @@ class Joins:
         veth = self._context.drivers.working(network.driver).link(network, endpoint, attachment)
         return veth and veth._replace(alias=attachment_alias(endpoint, sandbox, attachment))
 
-    async def _free_key(self, container_id: str) -> str:
-        """Plan a new sandbox at the first key where no other program has pinned a namespace; return that key."""
+    async def _free_key(self, container_id: str, look: Callable[[str], T | None]) -> tuple[str, T]:
+        """Plan a new sandbox at the first key where no other program has pinned a namespace; return that key.
+
+        Args:
+            container_id: the container.
+            look: a job that looks whether a key is free; what it returns is returned, too. ``None``: it is not.
+        """
         for key in candidate_keys(self._context.settings.sandbox_dir, container_id):
             if self._is_planned(key):
                 continue
             self._planned.add(key)
-            free = False
+            found = None
             try:
-                free = await self._context.workers.run(self._context.kernel.namespaces.find, key) is None
+                found = await self._context.workers.run(look, key)
             finally:
-                if not free:
+                if found is None:
                     self._planned.discard(key)
-            if free:
-                return key
+            if found is not None:
+                return key, found
         raise AssertionError("unreachable: the keys do not end")
 
     def _is_planned(self, key: str) -> bool:
         return self._records.sandbox_at(key) is not None or key in self._planned
 
-    async def _identified(self, sandbox: Sandbox, spec: JoinSpec) -> Sandbox:
-        """Return the record with the identity of the namespace to be joined; nothing is changed yet."""
-        identify = self._context.kernel.namespaces.identify
-        namespace = await self._context.workers.run(identify, path=spec.netns, pid=spec.pid)
-        if namespace.inode == (await self._context.workers.run(identify)).inode:
-            message = "that is the host's own network namespace"
-            raise invalid(message, "join the network of type host for that", "host_namespace")
-        sandbox = identified(sandbox, namespace)
-        holder = next((b for b in self._records.sandboxes() if b.inode == sandbox.inode and b.key != sandbox.key), None)
+    def _refuse_taken_namespace(self, sandbox: Sandbox) -> None:
+        holder = next((each for each in self._records.sandboxes(sandbox.inode) if each.key != sandbox.key), None)
         if holder:
             message = f"that namespace is the sandbox of container {holder.container_id} already"
             raise invalid(message, "join it as that container", "namespace_taken")
-        return sandbox
 
     async def _refuse_different_namespace(self, known: Sandbox, spec: JoinSpec) -> None:
         if not spec.netns and not spec.pid:

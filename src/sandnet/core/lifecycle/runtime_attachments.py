@@ -27,6 +27,7 @@ from sandnet.errors import Error, Kind, collected, invalid
 from sandnet.kernel.types import DefaultRoute
 from sandnet.model import Address, Attachment, Endpoint, EndpointSpec, JoinSpec, Network, NetworkSpec, Phase, Sandbox
 from sandnet.model.endpoint import RUNTIME_OWNER, runtime_owner
+from sandnet.model.link_names import MACVLAN_MODES
 from sandnet.model.name_server import ADDRESS
 from sandnet.model.network import dns_gateways
 
@@ -42,6 +43,8 @@ class AttachSpec(NamedTuple):
     """The endpoint; its name is one of ``names``."""
     join: JoinSpec
     """The join; ``interface`` and ``netns`` are given."""
+    names_driver: bool = False
+    """Whether the network must be of the spec's driver."""
 
 
 class RuntimeAttachment(NamedTuple):
@@ -146,7 +149,7 @@ class RuntimeAttachments:
         join = spec.join
         async with self._hold(join.container_id, join.interface):
             await self._remove_leftovers(spec)
-            network, is_new = await self._network(spec.network)
+            network, is_new = await self._network(spec)
             self._attaching[network.id] += 1
             try:
                 return await self._attach(network, spec)
@@ -165,15 +168,17 @@ class RuntimeAttachments:
             await roll_back(f"endpoint {endpoint.name}", self._removal.endpoint_within(endpoint.id, force=True))
             raise
         attachment = self._records.attachment(sandbox.container_id, endpoint.id)
-        if attachment is None:
+        joined = self._records.endpoint(endpoint.id)
+        if attachment is None or joined is None:
             message = f"container {sandbox.container_id} was detached again while it was attached"
             raise Error(Kind.CONFLICT, message, "attach it again", "detached")
-        return RuntimeAttachment(network, endpoint, attachment, sandbox)
+        return RuntimeAttachment(network, joined, attachment, sandbox)
 
-    async def _network(self, spec: NetworkSpec) -> tuple[Network, bool]:
+    async def _network(self, request: AttachSpec) -> tuple[Network, bool]:
         """Return the network of the spec's name, and whether it was created for this request."""
+        spec = request.network
         if found := self._networks.list(name=spec.name):
-            return _matching(found[0], spec), False
+            return _matching(found[0], request), False
         try:
             return await self._networks.create_within(spec), True
         except Error as failure:
@@ -181,7 +186,7 @@ class RuntimeAttachments:
                 raise
             await self._networks.creation_ended(spec.name)  # another request creates it
             if found := self._networks.list(name=spec.name):
-                return _matching(found[0], spec), False
+                return _matching(found[0], request), False
             raise
 
     async def _endpoint(self, network: Network, spec: AttachSpec) -> Endpoint:
@@ -254,20 +259,24 @@ class RuntimeAttachments:
         return self._locks.hold(f"attachment/{container_id}/{interface}")
 
 
-def _matching(network: Network, spec: NetworkSpec) -> Network:
-    """Return the network if it has what the spec names.
+def _matching(network: Network, request: AttachSpec) -> Network:
+    """Return the network if it has what the request names.
 
     Raises:
         Error: ``INVALID``.
     """
-    options = spec.options
-    if network.ipv4 is None:
+    options = request.network.options
+    if network.ipv4 is None and not network.leases_addresses:
         message = f"network {network.name} ({network.driver}) gives no interface with an address"
         raise invalid(message, "name a network of type bridge", "no_interface")
     named = (
-        ("subnet", options.subnet, network.ipv4.prefix),
-        ("gateway", options.gateway, network.ipv4.gateway),
-        ("range", options.ip_range, network.ipv4.range),
+        ("type", request.network.driver if request.names_driver else None, network.driver),
+        ("parent", options.parent, network.options.parent),
+        ("mode", options.macvlan_mode, network.options.macvlan_mode or MACVLAN_MODES[0]),
+        ("IPAM driver", options.ipam_driver, network.options.ipam_driver),
+        ("subnet", options.subnet, network.ipv4 and network.ipv4.prefix),
+        ("gateway", options.gateway, network.ipv4 and network.ipv4.gateway),
+        ("range", options.ip_range, network.ipv4 and network.ipv4.range),
         ("subnet", options.subnet_ipv6, network.ipv6 and network.ipv6.prefix),
         ("gateway", options.gateway_ipv6, network.ipv6 and network.ipv6.gateway),
         ("MTU", options.mtu, network.options.mtu),

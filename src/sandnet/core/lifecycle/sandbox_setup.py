@@ -6,16 +6,24 @@ A switch to a worker and back costs about a tenth of a millisecond, so the steps
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
 
 from sandnet.core.lifecycle.default_routes import Routes
 from sandnet.core.names.host_file_types import Digests
-from sandnet.errors import collected
+from sandnet.errors import collected, invalid
 from sandnet.firewall.base import Step
 from sandnet.kernel.base import Kernel
-from sandnet.kernel.types import NO_LIMITS, DefaultRoute, MovedLink, Namespace, PreparedSandbox, Veth
+from sandnet.kernel.types import (
+    NO_LIMITS,
+    DefaultRoute,
+    InspectedNamespace,
+    MovedLink,
+    Namespace,
+    PreparedSandbox,
+    Veth,
+)
 from sandnet.model import Attachment, Interface, Origin, Phase, Sandbox
 from sandnet.model.supplied_link import supplied_alias
 from sandnet.model.tap import inner_tap_name
@@ -53,7 +61,7 @@ def set_up_prepared(
     kernel.namespaces.pin_prepared(sandbox.key, prepared)
     step()
     if veth and not kernel.links.plug_prepared(sandbox.key, prepared, veth, routes):
-        kernel.links.plug(sandbox.key, veth)
+        kernel.links.plug(sandbox.key, veth, is_new=True)
         kernel.namespaces.default_routes(sandbox.key, routes)
     if veth:
         _limit(kernel, veth, is_new=True)
@@ -95,7 +103,7 @@ def set_up(
     if isinstance(link, MovedLink):
         kernel.supplied_links.place(sandbox.key, link)
     elif link:
-        kernel.links.plug(sandbox.key, link)
+        kernel.links.plug(sandbox.key, link, is_new=is_new)
         _limit(kernel, link, is_new=is_new)
         _configure(kernel, sandbox, link)
     if sandbox.origin is not Origin.HOST:
@@ -103,6 +111,32 @@ def set_up(
         if not _is_new(sandbox):  # a new namespace has no source routes, and one interface only
             kernel.namespaces.source_routes(sandbox.key, routes.by_source)
     return write_files().on(sandbox)
+
+
+def is_free(kernel: Kernel, key: str) -> Literal[True] | None:
+    """Return whether nothing is pinned at a key; ``None``: another program's namespace is."""
+    return True if kernel.namespaces.find(key) is None else None
+
+
+def inspect_joined(kernel: Kernel, key: str, *, path: str, pid: int) -> InspectedNamespace | None:
+    """Return the existing namespace that a container is to have as its sandbox; nothing is changed.
+
+    Args:
+        kernel: the host's.
+        key: where it is to be pinned. If another namespace is, ``None`` is returned.
+        path: a file that is the namespace.
+        pid: a process in it, where there is no path.
+
+    Raises:
+        Error: ``INVALID`` with code ``host_namespace``; otherwise as :meth:`Namespaces.inspect`.
+    """
+    if not is_free(kernel, key):
+        return None
+    found = kernel.namespaces.inspect(path=path, pid=pid)
+    if found.is_own:
+        message = "that is the host's own network namespace"
+        raise invalid(message, "join the network of type host for that", "host_namespace")
+    return found
 
 
 def set_up_external(kernel: Kernel, sandbox: Sandbox, veth: Veth | None, step: Step, *, make: bool) -> Sandbox:

@@ -153,25 +153,37 @@ class Sandboxes:
 
     async def join_within(self, endpoint_id: str, spec: JoinSpec, *, many: bool = False) -> Sandbox:
         """Join a container as :meth:`join` does, as part of an operation in progress."""
-        for _ in range(CHOICES):
+        for attempt in range(CHOICES):
             try:
                 return await self._join(endpoint_id, spec, many=many)
             except Error as failure:
-                if failure.code != CLAIMED_ELSEWHERE and not (many and failure.code == JOINED_ELSEWHERE):
-                    raise
                 refusal = failure
-                await self._records.catch_up()
+                if failure.code == JOINED_ELSEWHERE and not many:
+                    if not await self._records.refresh([endpoint_id]):
+                        raise
+                elif failure.code in (CLAIMED_ELSEWHERE, JOINED_ELSEWHERE):
+                    await self._records.catch_up()
+                    if failure.code == CLAIMED_ELSEWHERE:
+                        self._skip(endpoint_id, attempt)
+                else:
+                    raise
         raise refusal
 
+    def _skip(self, endpoint_id: str, attempt: int) -> None:
+        endpoint = self._records.endpoint(endpoint_id)
+        network = self._records.network(endpoint.network_id) if endpoint else None
+        if network:
+            self._context.leases.skip(network, attempt)
+
     async def _join(self, endpoint_id: str, spec: JoinSpec, *, many: bool) -> Sandbox:
-        await self._finish_interrupted(endpoint_id, spec.container_id)
+        await self.finish_interrupted(endpoint_id, spec.container_id)
         async with self._hold(endpoint_id, spec.container_id):
             network, endpoint = self._usable(endpoint_id)
             sandbox = await self._joins.join(network, endpoint, spec, many=many)
         await self.parents.deliver(sandbox)
         return sandbox
 
-    async def _finish_interrupted(self, endpoint_id: str, container_id: str) -> None:
+    async def finish_interrupted(self, endpoint_id: str, container_id: str) -> None:
         """Finish operations that failed half-way, so that they do not block the endpoint or the container.
 
         Under the locks no other join or leave is in progress, so an attachment that is not ready is a leftover.

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from sandnet.core.reconcile.flow_tables import FlowTable, ServiceFlows
+from sandnet.core.reconcile.flow_tables import FlowTable
 from sandnet.core.reconcile.neighbour_table import NeighbourTable
 from sandnet.core.reconcile.orphaned_links import orphaned_links
 from sandnet.core.reconcile.peer_neighbours import PeerNeighbours
@@ -22,7 +22,6 @@ from sandnet.core.reconcile.reconciler import Reconciler
 from sandnet.core.reconcile.sandbox_diff import port_faults
 from sandnet.core.reconcile.scanner import Candidates, Scanner
 from sandnet.core.reconcile.subnet_conflicts import SubnetConflicts
-from sandnet.core.reconcile.uplink_checks import Uplinks
 from sandnet.core.runtime.context import Context
 from sandnet.errors import Error
 from sandnet.kernel.types import Changes, Port
@@ -72,8 +71,6 @@ class DriftWatcher:
         self._flows = FlowTable(context.kernel.sysctl, context.workers)
         self._neighbours = NeighbourTable(context.kernel.state_reader, context.workers)
         self._peers = PeerNeighbours(self._desired, context.kernel.links, context.workers)
-        self._service_flows = ServiceFlows(context.kernel.firewall, context.workers)
-        self._uplinks = Uplinks(context.kernel.sysctl, context.kernel.state_reader, context.workers, self._desired)
         self._tasks: list[asyncio.Task[None]] = []
         self._repairs: dict[str, asyncio.Task[None]] = {}
         """Repairs of sandboxes in progress, by container id."""
@@ -91,7 +88,8 @@ class DriftWatcher:
     def problems(self) -> list[str]:
         """Failed repairs, and the reason why changes are not noticed, if so."""
         self._reconcile.failing.forget(self._is_absent)
-        reporters = (self._reconcile.failing, self._flows, self._service_flows, self._neighbours, self._uplinks)
+        reconcile = self._reconcile
+        reporters = (reconcile.failing, self._flows, reconcile.service_flows, self._neighbours, reconcile.uplinks)
         return [
             *(problem for reporter in reporters for problem in reporter.problems),
             *dict.fromkeys(self._errors.values()),
@@ -137,7 +135,7 @@ class DriftWatcher:
         began, missed = time.monotonic(), self._missed.is_set()
         self._missed.clear()
         await self._conflicts.check()
-        await self._uplinks.list_links()
+        await self._reconcile.uplinks.list_links()
         self._candidates.add(await self._scanner.scan(0 if missed else DUTY_CYCLE))
         if missed:  # there were no pauses during this scan
             await asyncio.sleep(min(LONGEST_PAUSE, (time.monotonic() - began) * DUTY_CYCLE))
@@ -217,9 +215,9 @@ class DriftWatcher:
         found.networks = await self._scanner.changed_networks()
         found.parameters = await self._scanner.parameters_differ()
         await self._flows.check()
-        await self._service_flows.check()
+        await self._reconcile.service_flows.check()
         await self._neighbours.check()
-        await self._uplinks.check()
+        await self._reconcile.uplinks.check()
         return found
 
     def _candidates_of(self, changes: Changes) -> Candidates:

@@ -58,8 +58,8 @@ class Reconciler:
         self._records = context.records
         self._desired = scanner.desired
         self._scanner = scanner
-        self._uplinks = Uplinks(context.kernel.sysctl, context.kernel.state_reader, context.workers, self._desired)
-        self._service_flows = ServiceFlows(context.kernel.firewall, context.workers)
+        self.uplinks = Uplinks(context.kernel.sysctl, context.kernel.state_reader, context.workers, self._desired)
+        self.service_flows = ServiceFlows(context.kernel.firewall, context.workers)
         self._repair = repair
         self._lock = asyncio.Lock()
         self._slots, self._slow_slots = asyncio.Semaphore(PARALLEL_REPAIRS), asyncio.Semaphore()
@@ -99,7 +99,7 @@ class Reconciler:
         candidates.add(self.failing.known())  # one that is in order by now must not be reported any more
         ports = await self.holding.retry() if fix else self.holding.faults()
         drifts = await self.reconcile(candidates, fix=fix)
-        unrepairable = [*await self._uplinks.drift(), *await self._service_flows.drift()]
+        unrepairable = [*await self.uplinks.drift(), *await self.service_flows.drift()]
         return [*drifts, *ports, *await self._unmet_requirements(drifts), *unrepairable]
 
     async def _unmet_requirements(self, drifts: Sequence[Drift]) -> list[Drift]:

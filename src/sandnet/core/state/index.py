@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -25,6 +25,10 @@ MOST_BYTES = 256 << 20
 """Bytes of memory that all records may take: enough for more than a hundred thousand small ones."""
 
 R = TypeVar("R", bound=Record)
+
+_DECODERS: Final[Mapping[type, msgspec.json.Decoder[Any]]] = {
+    kind: msgspec.json.Decoder(kind, dec_hook=decode_hook) for kind in (Network, Endpoint, Sandbox, Attachment)
+}
 
 
 def weight(record: Record) -> int:
@@ -65,7 +69,7 @@ class Table(Generic[R]):
         self._groups: dict[str, dict[str, R]] = {}
         self.weight = 0
         """The weight of all records in bytes, by :func:`weight`."""
-        self.decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(kind, dec_hook=decode_hook)
+        self.decoder: msgspec.json.Decoder[R] = _DECODERS[kind]
 
     def put(self, record: R) -> None:
         """Insert or replace a record."""
@@ -138,6 +142,7 @@ def _groups_of(record: Record) -> Iterator[str]:
                 yield f"owner/{record.owner}"
         case Sandbox():
             yield f"key/{record.key}"
+            yield f"inode/{record.inode}"
         case Attachment():
             yield f"endpoint/{record.endpoint_id}"
             yield f"container/{record.container_id}"

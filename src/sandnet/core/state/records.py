@@ -198,9 +198,9 @@ class Records:
         """Return the endpoints of that owner."""
         return self._endpoints.group(f"owner/{owner}")
 
-    def sandboxes(self) -> list[Sandbox]:
-        """Return all sandboxes."""
-        return self._sandboxes.all()
+    def sandboxes(self, inode: int | None = None) -> list[Sandbox]:
+        """Return all sandboxes, or those whose namespace has that inode."""
+        return self._sandboxes.all() if inode is None else self._sandboxes.group(f"inode/{inode}")
 
     def sandbox(self, container_id: str) -> Sandbox | None:
         """Return the container's sandbox."""
@@ -293,6 +293,10 @@ class Records:
         """Wait until this host knows what another one has claimed before it; see ``SharedWriter.catch_up``."""
         if self.shared_writer:
             await self.shared_writer.catch_up()
+
+    async def refresh(self, endpoint_ids: Iterable[str]) -> bool:
+        """Look again at what other hosts have of some endpoints; see ``SharedWriter.refresh``."""
+        return self.shared_writer is not None and await self.shared_writer.refresh(endpoint_ids)
 
     async def _write_shared(
         self, transitions: Sequence[Transition], fresh: Sequence[Record], written: Coroutine[Any, Any, None]

@@ -184,8 +184,12 @@ class BridgeDriver:
 
     async def create_network(self, net: Network) -> Network:
         """Create or adopt the bridge, open the host to it, and add the network to the ruleset."""
+        if net.link in self._reaper.owners:  # a network of several hosts comes back when another one uses it
+            await self._reaper.wait(net.link)
         await self._host_network.enable_forwarding([net])
-        bridge = Bridge(net.link, net.mtu, addresses(net), alias=network_alias(net))
+        guarded = net.options.anti_spoofing and net.options.firewall and not self._shared
+        new = guarded and net.phase is not Phase.READY
+        bridge = Bridge(net.link, net.mtu, addresses(net), alias=network_alias(net), new=new)
         steps = [partial(self._make, net, bridge)]
         if net.link_adopted:
             await self._workers.run(self._kernel.links.adopt_bridge, bridge)

@@ -13,8 +13,11 @@ from typing import Final
 
 from sandnet.kernel.types import TableStructure
 
-_BLOCK: Final = re.compile(r"table (\w+ \w+) \{")
-_DECLARATION: Final = re.compile(r"(?:add )? *(chain|set|map) (?:(\w+ \w+) )?(\w+)(?: |$)")
+_STATEMENT: Final = re.compile(
+    r"^(?:table (?P<begun>\w+ \w+) \{|(?P<ended>\})$"
+    r"|(?:add )? *(?P<kind>chain|set|map) (?:(?P<table>\w+ \w+) )?(?P<name>\w+)(?: |$))",
+    re.MULTILINE,
+)
 
 
 def no_table(table: str) -> str:
@@ -69,10 +72,8 @@ def _belongs_to_header(line: str) -> bool:
 def _declared(table: str, script: str) -> Iterator[tuple[str, str]]:
     """Yield the kind and the name of each chain, set and map of a table that a script declares."""
     block = ""
-    for line in script.splitlines():
-        if opened := _BLOCK.match(line):
-            block = opened[1]
-        elif line == "}":
-            block = ""
-        elif (found := _DECLARATION.match(line)) and table == (found[2] or block):
-            yield found[1], found[3]
+    for found in _STATEMENT.finditer(script):
+        if found["kind"] is None:
+            block = found["begun"] or ""
+        elif table == (found["table"] or block):
+            yield found["kind"], found["name"]

@@ -97,7 +97,7 @@ class FakeLinks:
             self.drop(name)
 
     @recorded
-    def plug(self, namespace: str, veth: Veth) -> None:
+    def plug(self, namespace: str, veth: Veth, *, is_new: bool = False) -> None:
         """Ensure the pair."""
         if namespace not in self._pins:
             raise not_found("namespace", namespace)

@@ -11,7 +11,7 @@ from sandnet.errors import Error, Kind, invalid, not_found
 from sandnet.kernel.fake.common import FakeNamespace, FaultInjector, recorded
 from sandnet.kernel.fake.links import FakeLinks
 from sandnet.kernel.namespace_protocols import KEY_TAKEN
-from sandnet.kernel.types import DefaultRoute, Namespace, PreparedSandbox, SourceRoute
+from sandnet.kernel.types import DefaultRoute, InspectedNamespace, Namespace, PreparedSandbox, SourceRoute
 
 HOST_NAMESPACE: Final = 4026531840
 
@@ -107,6 +107,14 @@ class FakeNamespaces:
         """Return the namespace as it is now."""
         inode = self._source(path, pid)
         return Namespace("", inode, self._spaces[inode].loopback_up)
+
+    @recorded
+    def inspect(self, *, path: str = "", pid: int = 0) -> InspectedNamespace:
+        """Return the namespace and what is inside."""
+        inode = self._source(path, pid)
+        is_own = inode == HOST_NAMESPACE
+        links = () if is_own else ("lo", *self._spaces[inode].links)
+        return InspectedNamespace(inode, is_own, not is_own and self._spaces[inode].loopback_up, links)
 
     @recorded
     def leads_to(self, path: str, inode: int) -> bool:

@@ -11,17 +11,20 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_interface
-from typing import Final, NamedTuple
+from typing import Final
 
 from sandnet.errors import Error, Kind, not_found
-from sandnet.kernel.linux.prepared_link import bridge_entries, host_requests, inner_requests, send
+from sandnet.kernel.linux.pairs.interface import announces_itself, bridge_entries
+from sandnet.kernel.linux.pairs.new_pair import Ends, index_of, make_pair, refusal, set_up_new
+from sandnet.kernel.linux.pairs.prepared_link import host_batches, inner_requests, send
 from sandnet.kernel.linux.raw_frames.gratuitous_arp import DELAYS, Announcer, Claim, announce
+from sandnet.kernel.linux.raw_frames.neighbour_history import NeighbourHistory
 from sandnet.kernel.linux.raw_frames.router_solicitation import solicit_routers
 from sandnet.kernel.linux.service_addresses import await_delivery, place_service_addresses, shared_addresses
 from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
 from sandnet.kernel.linux.taps.tap_link import plug_tap
-from sandnet.kernel.netlink.neighbours import announce_own, change_kept, forgetting, keep_neighbour
-from sandnet.kernel.netlink.outside_link import full, plug_outside
+from sandnet.kernel.netlink.neighbours import change_kept, forgetting, keep_neighbour, port_entries
+from sandnet.kernel.netlink.outside_link import plug_outside
 from sandnet.kernel.netlink.renaming import is_pair, rename_back
 from sandnet.kernel.netlink.routes import add_connected
 from sandnet.kernel.netlink.rtnetlink import (
@@ -41,7 +44,6 @@ from sandnet.kernel.netlink.rtnetlink import (
     namespace_number,
     port_options,
     remove_address,
-    veth_info,
 )
 from sandnet.kernel.netlink.socket import (
     NLM_F_CREATE,
@@ -65,20 +67,12 @@ MAX_PORTS: Final = 1023
 """Ports a bridge can have: they are numbered below ``BR_MAX_PORTS``, 1024, and 0 is reserved."""
 
 
-class _Ends(NamedTuple):
-    """The two namespaces of a veth pair, and its bridge."""
-
-    here: Netlink
-    there: Netlink
-    namespace: int
-    bridge: int
-
-
 class LinuxLinks:
     """The Linux implementation of :class:`sandnet.kernel.base.Links`."""
 
     def __init__(self) -> None:
         self._announcer = Announcer()
+        self._history = NeighbourHistory()
         self._sysctl = ProcSysctl()
 
     def list(self) -> Sequence[Link]:
@@ -98,6 +92,8 @@ class LinuxLinks:
             body = link_header() + string(IFLA_IFNAME, bridge.name) + desired + bridge_info()
             made = here.call(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL, accept=(errno.EEXIST,))
             link = _bridge(here, bridge.name)
+            if made:
+                (self._history.begin if bridge.new else self._history.forget)(bridge.name)
             for name, value in bridge.parameters:
                 set_where_different(self._sysctl, name, value)
             no_link_local = family_options(link_local=False)
@@ -152,44 +148,49 @@ class LinuxLinks:
             for link in present:
                 if not link.kind:
                     raise Error(Kind.CONFLICT, f"link {link.name} is a device that cannot be deleted")
+                self._history.forget(link.name)
             group = u32(IFLA_GROUP, DELETING)
             change_links(here, [link_header(link.ifindex) + group for link in present])
             if present:
                 delete_group(here, DELETING)
 
-    def plug(self, namespace: str, veth: Veth) -> None:
+    def plug(self, namespace: str, veth: Veth, *, is_new: bool = False) -> None:
         """Ensure the pair: the host end on the bridge and up, the other end in the namespace and up.
 
-        A host end that is to be isolated forwards nothing before it is. Any other is created up: each change of a
-        port's state costs the kernel a walk over all ports of the bridge (2.6 ms at 900).
+        A host end that is to be isolated forwards nothing before it is.
         """
         with self._ends(namespace, veth) as ends:
             made = self._ensure_pair(ends, veth)
-            if not made:
-                _update_pair(ends, veth)
-            if veth.isolated or veth.hairpin or not made:
-                index = _index(ends.here, veth.host_link)
-                ends.here.call(RTM_SETLINK, port_options(index, isolated=veth.isolated, hairpin=veth.hairpin))
-            header = link_header() if made and not veth.isolated else link_header(up=True)
-            no_link_local = family_options(link_local=False)
-            named = string(IFLA_IFNAME, veth.host_link) + u32(IFLA_GROUP, PORTS)
-            ends.here.call(RTM_SETLINK, header + named + no_link_local + alias(veth.alias))
-            inner = _index(ends.there, veth.interface)
-            shares = bool(veth.service or veth.service_ipv6)
-            options = family_options(link_local=veth.address_ipv6 is not None, own_addresses_only=shares)
-            if options:  # a separate request: in one with the next, the link is up before this takes effect
-                ends.there.call(RTM_SETLINK, link_header(inner) + options)
-            ends.there.call(RTM_SETLINK, link_header(inner, up=True))
-            for address in (veth.address_ipv6, veth.address):  # the slower one first
-                if address:
-                    _ensure_address_inside(ends, inner, veth.interface, address, made=made)
-            for further in veth.additional_addresses:
-                add_service_address(ends.there, inner, further)
-            place_service_addresses(ends.there, inner, veth)
-            for request in bridge_entries(inner, veth):
-                ends.there.call(*request)
-            self._announce(ends, namespace, inner, veth, made=made)
+            outdated = self._history.outdated(veth) if made or is_new else ()
+            if not (made and set_up_new(ends, veth, outdated)):
+                self._bring_into_line(ends, veth, made=made)
+            place_service_addresses(ends.there, index_of(ends.there, veth.interface), veth)
+            self._announce(ends, namespace, veth, outdated)
             await_delivery(ends.here, ends.there, veth)
+
+    def _bring_into_line(self, ends: Ends, veth: Veth, *, made: bool) -> None:
+        """Set up a pair that exists, or one that was just made and that the kernel refuses to set up at once."""
+        if not made:
+            _update_pair(ends, veth)
+        port, inner = index_of(ends.here, veth.host_link), index_of(ends.there, veth.interface)
+        ends.here.call(RTM_SETLINK, port_options(port, isolated=veth.isolated, hairpin=veth.hairpin))
+        no_link_local = family_options(link_local=False)
+        named = string(IFLA_IFNAME, veth.host_link) + u32(IFLA_GROUP, PORTS)
+        ends.here.call(RTM_SETLINK, link_header(up=True) + named + no_link_local + alias(veth.alias))
+        shares = bool(veth.service or veth.service_ipv6)
+        options = family_options(link_local=veth.address_ipv6 is not None, own_addresses_only=shares)
+        if options:  # a separate request: in one with the next, the link is up before this takes effect
+            ends.there.call(RTM_SETLINK, link_header(inner) + options)
+        ends.there.call(RTM_SETLINK, link_header(inner, up=True))
+        for address in (veth.address_ipv6, veth.address):  # the slower one first
+            if address:
+                _ensure_address_inside(ends, inner, veth.interface, address)
+        for further in veth.additional_addresses:
+            add_service_address(ends.there, inner, further)
+        for request in bridge_entries(inner, veth):
+            ends.there.call(*request)
+        if made:
+            ends.here.batch([*port_entries(port, ends.bridge, mac_bytes(veth.mac), veth.own_addresses)])
 
     def plug_prepared(
         self, namespace: str, prepared: PreparedSandbox, veth: Veth, routes: Sequence[DefaultRoute]
@@ -200,53 +201,50 @@ class LinuxLinks:
             bridge = here.index(veth.master)
             if not bridge:
                 raise not_found("bridge", veth.master)
-            ends = _Ends(here, there, prepared.namespace, bridge)
-            requests = [*host_requests(prepared, veth, bridge)], [*inner_requests(prepared, veth, routes)]
+            ends = Ends(here, there, prepared.namespace, bridge)
+            outdated = self._history.outdated(veth)
+            host, inner = host_batches(prepared, veth, bridge), [*inner_requests(prepared, veth, routes, outdated)]
             try:
-                if not send(here, there, *requests, self.reap):
+                if not send(here, there, host, inner, self.reap):
                     return False
             except NetlinkError as error:
-                raise _refusal(error, veth) from error
+                raise refusal(error, veth) from error
             place_service_addresses(ends.there, prepared.inner_index, veth)
-            self._repeat(ends, namespace, veth, made=True)
+            self._announce(ends, namespace, veth, outdated)
             await_delivery(here, there, veth)
         return True
 
     def plug_outside(self, veth: Veth, *, make: bool) -> None:
         """See :meth:`sandnet.kernel.base.Links.plug_outside`."""
         plug_outside(veth, make=make, reap=self.reap)
+        self._history.record(veth)
 
     def plug_tap(self, veth: Veth) -> None:
         """See :meth:`sandnet.kernel.base.Links.plug_tap`."""
         plug_tap(veth, veth.tap or TapOptions(), self.reap)
+        self._history.record(veth)
 
-    def _announce(self, ends: _Ends, path: str, inner: int, veth: Veth, *, made: bool) -> None:
-        """Announce the addresses of the interface.
+    def _announce(self, ends: Ends, path: str, veth: Veth, outdated: Sequence[Address]) -> None:
+        """Announce the shared addresses, and those own ones that neighbours may remember with another MAC.
 
-        Neighbours may remember an earlier holder. The host's own neighbour entry is corrected at once.
-        """
-        for address in veth.own_addresses if made else ():
-            keep_neighbour(ends.here, ends.bridge, address, mac_bytes(veth.mac))
-        if made and veth.address and not veth.hairpin:  # a hairpin port returns the request, which ends the series
-            announce_own(ends.there, inner, veth.address.ip)
-        self._repeat(ends, path, veth, made=made)
-
-    def _repeat(self, ends: _Ends, path: str, veth: Veth, *, made: bool) -> None:
-        """Announce the shared and the additional addresses, and have all be announced again that the kernel does not
-        repeat by itself.
+        Args:
+            ends: the namespaces.
+            path: where the sandbox's is pinned.
+            veth: the link.
+            outdated: those own addresses. The kernel repeats one of them by itself (``announces_itself``).
         """
         mac, shared = mac_bytes(veth.mac), shared_addresses(veth) if veth.holder else []
-        own, further = (veth.own_addresses, veth.additional_addresses) if made else ((), ())
         for address in shared:
             keep_neighbour(ends.here, ends.bridge, address, mac)
-        by_kernel = veth.address.ip if veth.address and not veth.hairpin else None
-        repeated = (*shared, *(address for address in own if address != by_kernel))
-        now = bool(shared or further)  # neighbours may know an earlier holder, which the kernel does not correct
-        if now:
+        own = outdated[1:] if announces_itself(veth, outdated) else outdated
+        repeated = (*shared, *own)
+        now = bool(shared) or any(address in own for address in veth.additional_addresses)
+        if now:  # neighbours may know an earlier holder, which the kernel does not correct
             announce(ends.namespace, veth.interface, mac, repeated)
         if repeated:
             claim = Claim(path, os.fstat(ends.namespace).st_ino, veth.interface, veth.mac, repeated)
             self._announcer.schedule(claim, DELAYS[1:] if now else DELAYS)
+        self._history.record(veth)
 
     def remove_service_addresses(self, namespace: str, addresses: Iterable[Interface]) -> None:
         """Remove service addresses from ``lo`` in the namespace; an absent namespace or address is success."""
@@ -289,7 +287,7 @@ class LinuxLinks:
         solicit_routers(names)
 
     @contextmanager
-    def _ends(self, namespace: str, veth: Veth) -> Iterator[_Ends]:
+    def _ends(self, namespace: str, veth: Veth) -> Iterator[Ends]:
         what = f"plug {veth.interface} of {namespace} into bridge {veth.master}"
         with map_errors(what), ExitStack() as stack:
             try:
@@ -301,12 +299,12 @@ class LinuxLinks:
             if not bridge:
                 raise not_found("bridge", veth.master)
             there = stack.enter_context(Netlink.inside(descriptor))
-            yield _Ends(here, there, descriptor, bridge)
+            yield Ends(here, there, descriptor, bridge)
 
-    def _ensure_pair(self, ends: _Ends, veth: Veth) -> bool:
+    def _ensure_pair(self, ends: Ends, veth: Veth) -> bool:
         """Return whether the pair was made; ``False``: it exists. A retired or broken pair of that name is deleted."""
         try:
-            _make_pair(ends, veth)
+            make_pair(ends, veth)
         except NetlinkError as error:
             if error.errno not in (errno.EEXIST, errno.EXFULL):
                 raise
@@ -318,9 +316,9 @@ class LinuxLinks:
         self.retire([veth.host_link])
         self.reap()
         try:
-            _make_pair(ends, veth)
+            make_pair(ends, veth)
         except NetlinkError as error:
-            raise _refusal(error, veth) from error
+            raise refusal(error, veth) from error
         return True
 
 
@@ -334,26 +332,19 @@ def _bridge(here: Netlink, name: str) -> Link:
     return link
 
 
-def _index(netlink: Netlink, name: str) -> int:
-    index = netlink.index(name)
-    if not index:
-        raise not_found("link", name)
-    return index
-
-
-def _ensure_address_inside(ends: _Ends, inner: int, interface: str, address: Interface, *, made: bool) -> None:
-    """Do as :func:`_hold`, and switch IPv6 on where it is off for the interface.
+def _ensure_address_inside(ends: Ends, inner: int, interface: str, address: Interface) -> None:
+    """Do as :func:`_ensure_address`, and switch IPv6 on where it is off for the interface.
 
     Another program, or the default of new namespaces, may have switched it off.
     """
     try:
-        _ensure_address(ends.there, inner, address, made=made)
+        _ensure_address(ends.there, inner, address, made=False)
     except NetlinkError as error:
         if error.errno != errno.EACCES or address.version != 6:
             raise
         with in_namespace(ends.namespace):
             set_where_different(ProcSysctl(), f"net/ipv6/conf/{interface}/disable_ipv6", "0")
-        _ensure_address(ends.there, inner, address, made=made)
+        _ensure_address(ends.there, inner, address, made=False)
 
 
 def _ensure_address(netlink: Netlink, index: int, address: Interface, *, made: bool) -> None:
@@ -362,25 +353,9 @@ def _ensure_address(netlink: Netlink, index: int, address: Interface, *, made: b
         add_connected(netlink, index, address)
 
 
-def _make_pair(ends: _Ends, veth: Veth) -> None:
-    host = string(IFLA_IFNAME, veth.host_link) + u32(IFLA_MASTER, ends.bridge) + mac_and_mtu(mtu=veth.mtu)
-    peer = veth_info(veth.interface, ends.namespace, mac_and_mtu(veth.mac, veth.mtu))
-    header = link_header(up=not veth.isolated)
-    ends.here.call(RTM_NEWLINK, header + host + peer, NLM_F_CREATE | NLM_F_EXCL)
-
-
-def _update_pair(ends: _Ends, veth: Veth) -> None:
+def _update_pair(ends: Ends, veth: Veth) -> None:
     """Give an existing pair its desired bridge, MTU and MAC."""
     host = link_header() + string(IFLA_IFNAME, veth.host_link)
     ends.here.call(RTM_SETLINK, host + u32(IFLA_MASTER, ends.bridge) + mac_and_mtu(mtu=veth.mtu))
     inner = link_header() + string(IFLA_IFNAME, veth.interface)
     ends.there.call(RTM_SETLINK, inner + mac_and_mtu(veth.mac, veth.mtu))
-
-
-def _refusal(error: NetlinkError, veth: Veth) -> Exception:
-    """Return the error for a pair that cannot be made although no retired link is in the way."""
-    if error.errno == errno.EXFULL:
-        return full(veth.master)
-    if error.errno == errno.EEXIST:
-        return Error(Kind.CONFLICT, f"the name {veth.interface} is taken in the namespace", code="interface_taken")
-    return error

@@ -12,9 +12,14 @@ import os
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from ipaddress import IPv4Interface
 from typing import Final
 
 from sandnet.errors import Error, Kind, not_found
+from sandnet.kernel.netlink.rtnetlink import link_header, remove_address
+from sandnet.kernel.netlink.socket import Netlink
+from sandnet.kernel.netlink.uapi.link_numbers import LOOPBACK
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_SETLINK
 from sandnet.kernel.syscalls import OWN_NAMESPACE, NotANetworkNamespaceError, in_namespace, opened_namespace
 from sandnet.model.address import Address
 
@@ -90,6 +95,35 @@ def tcp_socket(key: str, inode: int) -> socket.socket:
     """
     with _entered(key, inode, "open a socket"):
         return _unbound(socket.AF_INET, socket.SOCK_STREAM)
+
+
+def open_netlink(folder: int, name: str) -> Netlink:
+    """Return a netlink socket in the namespace that is pinned at a file.
+
+    Args:
+        folder: descriptor of its directory.
+        name: the file.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        NotANetworkNamespaceError: what is there is no network namespace.
+    """
+    with opened_namespace(name, dir_fd=folder) as namespace:
+        return Netlink.inside(namespace)
+
+
+def set_loopback(folder: int, name: str, *, up: bool) -> None:
+    """Set ``lo`` up or down in the namespace that is pinned at a file; down: its 127.0.0.1 is removed too.
+
+    Args:
+        folder: descriptor of its directory.
+        name: the file.
+        up: the desired state.
+    """
+    with open_netlink(folder, name) as inside:
+        inside.call(RTM_SETLINK, link_header(LOOPBACK, up=up))
+        if not up:
+            remove_address(inside, LOOPBACK, IPv4Interface("127.0.0.1/8"))
 
 
 def _unbound(family: int, kind: int) -> socket.socket:

@@ -12,11 +12,10 @@ import socket
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from ipaddress import IPv4Interface
 from typing import Final
 
 from sandnet.errors import Error, Kind, collected, invalid, not_found
-from sandnet.kernel.linux.namespace_sockets import tcp_socket
+from sandnet.kernel.linux.namespace_sockets import open_netlink, set_loopback, tcp_socket
 from sandnet.kernel.namespace_protocols import KEY_TAKEN
 from sandnet.kernel.netlink.routes import Route, ensure_default, ensure_groups
 from sandnet.kernel.netlink.rtnetlink import get_link, link_header, list_addresses, list_links, remove_address
@@ -36,7 +35,7 @@ from sandnet.kernel.syscalls import (
     unmount,
     unshare_network,
 )
-from sandnet.kernel.types import DefaultRoute, Namespace, PreparedSandbox, SourceRoute
+from sandnet.kernel.types import DefaultRoute, InspectedNamespace, Namespace, PreparedSandbox, SourceRoute
 
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -59,16 +58,17 @@ class LinuxNamespaces:
         """Ensure a new namespace with ``lo`` up, pinned at ``key``. One that is pinned there already is kept."""
         with map_errors(f"make a namespace at {key}"), self._place(key, make=True) as (folder, name):
             found = _find(key, folder, name)
-            return _with_loopback(found, folder, name) if found else _make(key, folder, name)
+            if found and not found.loopback_was_up:
+                set_loopback(folder, name, up=True)
+            return found or _make(key, folder, name)
 
     def pin(self, key: str, *, path: str = "", pid: int = 0, inode: int = 0) -> Namespace:
         """Ensure that the existing namespace at ``path`` or of process ``pid`` is pinned at ``key``, ``lo`` up."""
-        with map_errors(f"pin a namespace at {key}"), self._place(key, make=True) as (folder, name):
-            with _source(path, pid) as source:
-                if inode not in (0, os.fstat(source).st_ino):
-                    raise Error(Kind.CONFLICT, f"{path or f'process {pid}'} is in another namespace by now")
-                found = _pin(key, source, folder, name)
-            return _with_loopback(found, folder, name) if path or pid else found
+        what = map_errors(f"pin a namespace at {key}")
+        with what, self._place(key, make=True) as (folder, name), _source(path, pid) as source:
+            if inode not in (0, os.fstat(source).st_ino):
+                raise Error(Kind.CONFLICT, f"{path or f'process {pid}'} is in another namespace by now")
+            return _pin(key, source, folder, name, set_loopback_up=bool(path or pid))
 
     def pin_prepared(self, key: str, prepared: PreparedSandbox) -> None:
         """Pin a prepared namespace at ``key``, where nothing may be pinned but that same one."""
@@ -83,6 +83,14 @@ class LinuxNamespaces:
         """Return the namespace that :meth:`pin` would pin, as it is now."""
         with map_errors("identify a namespace"), _source(path, pid) as source:
             return _described("", source)
+
+    def inspect(self, *, path: str = "", pid: int = 0) -> InspectedNamespace:
+        """See :meth:`sandnet.kernel.namespace_protocols.Namespaces.inspect`."""
+        with map_errors("look into a namespace"), _source(path, pid) as source, Netlink.inside(source) as inside:
+            inode = os.fstat(source).st_ino
+            is_own = inode == os.stat(OWN_NAMESPACE).st_ino
+            links = {} if is_own else {link.name: link.up for link in list_links(inside)}
+            return InspectedNamespace(inode, is_own, links.get("lo", False), tuple(links))
 
     def leads_to(self, path: str, inode: int) -> bool:
         """Return whether the file at ``path`` is the network namespace with that inode number."""
@@ -123,7 +131,7 @@ class LinuxNamespaces:
             if pinned and inode not in (0, pinned):
                 return
             if pinned and loopback_down:
-                _attempt(lambda: _set_loopback(folder, name, up=False), failures)
+                _attempt(lambda: set_loopback(folder, name, up=False), failures)
             while _pinned_inode(key, folder, name):
                 unmount(f"/proc/self/fd/{folder}/{name}")
             os.unlink(name, dir_fd=folder)
@@ -196,7 +204,7 @@ class LinuxNamespaces:
         """Yield a socket of the namespace pinned at ``key``; ``None`` when there is none."""
         try:
             with self._place(key) as (folder, name):
-                netlink = _open_netlink(folder, name)
+                netlink = open_netlink(folder, name)
         except (FileNotFoundError, NotANetworkNamespaceError):
             yield None
             return
@@ -304,20 +312,26 @@ def _is_placeholder(folder: int, name: str) -> bool:
     return empty and not mounted and found.st_uid == os.geteuid()
 
 
-def _described(key: str, namespace: int) -> Namespace:
+def _described(key: str, namespace: int, *, set_loopback_up: bool = False) -> Namespace:
     with Netlink.inside(namespace) as inside:
-        loopback = get_link(inside, "lo")
-    return Namespace(key, os.fstat(namespace).st_ino, loopback is not None and loopback.up)
-
-
-def _pin(key: str, source: int, folder: int, name: str) -> Namespace:
-    found = _find(key, folder, name)
-    if found is None:
-        _mount(f"/proc/self/fd/{source}", folder, name)
-        return _described(key, source)
-    if found.inode != os.fstat(source).st_ino:
-        raise Error(Kind.CONFLICT, f"another namespace is pinned at {key}", "release it first")
+        found = Namespace(key, os.fstat(namespace).st_ino, _has_loopback_up(inside))
+        if set_loopback_up and not found.loopback_was_up:
+            inside.call(RTM_SETLINK, link_header(LOOPBACK, up=True))
     return found
+
+
+def _has_loopback_up(inside: Netlink) -> bool:
+    loopback = get_link(inside, "lo")
+    return loopback is not None and loopback.up
+
+
+def _pin(key: str, source: int, folder: int, name: str, *, set_loopback_up: bool) -> Namespace:
+    found = _pinned_inode(key, folder, name)
+    if not found:
+        _mount(f"/proc/self/fd/{source}", folder, name)
+    elif found != os.fstat(source).st_ino:
+        raise Error(Kind.CONFLICT, f"another namespace is pinned at {key}", "release it first")
+    return _described(key, source, set_loopback_up=set_loopback_up)
 
 
 def _make(key: str, folder: int, name: str) -> Namespace:
@@ -359,24 +373,6 @@ def _source(path: str, pid: int) -> Iterator[int]:
         yield source
     finally:
         os.close(source)
-
-
-def _with_loopback(found: Namespace, folder: int, name: str) -> Namespace:
-    if not found.loopback_was_up:
-        _set_loopback(folder, name, up=True)
-    return found
-
-
-def _set_loopback(folder: int, name: str, *, up: bool) -> None:
-    with _open_netlink(folder, name) as inside:
-        inside.call(RTM_SETLINK, link_header(LOOPBACK, up=up))
-        if not up:
-            remove_address(inside, LOOPBACK, IPv4Interface("127.0.0.1/8"))
-
-
-def _open_netlink(folder: int, name: str) -> Netlink:
-    with opened_namespace(name, dir_fd=folder) as namespace:
-        return Netlink.inside(namespace)
 
 
 def _attempt(step: Callable[[], None], failures: list[OSError]) -> None:

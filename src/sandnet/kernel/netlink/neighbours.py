@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Final
 
@@ -35,9 +35,12 @@ from sandnet.kernel.netlink.uapi.neighbour_numbers import (
     NDA_LLADDR,
     NDMSG,
     NTF_EXT_LEARNED,
+    NTF_MASTER,
     NTF_USE,
+    NUD_NOARP,
     NUD_NONE,
     NUD_PERMANENT,
+    NUD_REACHABLE,
     NUD_STALE,
 )
 from sandnet.model.address import Address
@@ -57,15 +60,6 @@ def forgetting(index: int, address: Address) -> Request:
     return Request(RTM_DELNEIGH, _entry(index, address, NUD_NONE), accept=accept)
 
 
-def announce_own(netlink: Netlink, index: int, address: Address) -> None:
-    """Have the kernel announce the link's own IPv4 address, by requesting it.
-
-    Sender and target of the request are the same then (RFC 5227, 3). The kernel sends it three times, a second apart,
-    as no one answers (``mcast_solicit``, ``retrans_time_ms``).
-    """
-    netlink.call(*announcement(index, address))
-
-
 def kept(index: int, address: Address, mac: bytes = b"") -> Request:
     """Return the request for a neighbour's entry that the kernel keeps, however full its table is.
 
@@ -82,8 +76,30 @@ def kept(index: int, address: Address, mac: bytes = b"") -> Request:
     return Request(RTM_NEWNEIGH, body, NLM_F_CREATE | NLM_F_EXCL, (*_REFUSED, errno.EEXIST))
 
 
+def port_entries(port: int, bridge: int, mac: bytes, addresses: Iterable[Address]) -> Iterator[Request]:
+    """Yield the requests by which the host knows a new port's MAC and addresses, before the sandbox sends anything.
+
+    A bridge sends what is for an unknown MAC to all ports. The entry of this one is not forgotten while the port exists
+    (bridge(8): ``fdb replace … master static``). And the host may remember an earlier holder of an address.
+
+    Args:
+        port: index of the port.
+        bridge: index of the bridge.
+        mac: 6 bytes, the sandbox's.
+        addresses: the sandbox's.
+    """
+    entry = NDMSG.pack(socket.AF_BRIDGE, port, NUD_NOARP | NUD_REACHABLE, NTF_MASTER, 0) + attribute(NDA_LLADDR, mac)
+    yield Request(RTM_NEWNEIGH, entry, NLM_F_CREATE | NLM_F_REPLACE)
+    for address in addresses:
+        yield kept(bridge, address, mac)
+
+
 def announcement(index: int, address: Address) -> Request:
-    """Return the request of :func:`announce_own`."""
+    """Return the request by which the kernel announces the link's own IPv4 address: it requests that address.
+
+    Sender and target of the request are the same then (RFC 5227, 3). The kernel sends it three times, a second apart,
+    as no one answers (``mcast_solicit``, ``retrans_time_ms``).
+    """
     return Request(RTM_NEWNEIGH, _entry(index, address, NUD_NONE, NTF_USE), NLM_F_CREATE)
 
 

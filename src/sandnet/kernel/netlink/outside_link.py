@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sandnet.errors import Error, Kind, not_found
-from sandnet.kernel.netlink.neighbours import keep_neighbour
+from sandnet.kernel.netlink.neighbours import port_entries
 from sandnet.kernel.netlink.rtnetlink import (
     alias,
     family_options,
@@ -62,8 +62,8 @@ def set_up_port(here: Netlink, veth: Veth, index: int, bridge: int, *, made: boo
         here.call(RTM_SETLINK, port_options(index, isolated=veth.isolated, hairpin=veth.hairpin))
     named = string(IFLA_IFNAME, veth.host_link) + u32(IFLA_GROUP, PORTS) + family_options(link_local=False)
     here.call(RTM_SETLINK, link_header(up=True) + named + alias(veth.alias))
-    for address in veth.own_addresses if made else ():
-        keep_neighbour(here, bridge, address, mac_bytes(veth.mac))
+    if made:
+        here.batch([*port_entries(index, bridge, mac_bytes(veth.mac), veth.own_addresses)])
 
 
 def _make_pair(here: Netlink, veth: Veth, bridge: int, reap: Callable[[], None]) -> bool:

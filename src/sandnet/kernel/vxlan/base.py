@@ -52,6 +52,9 @@ class VxlanPort(NamedTuple):
     """Link by which encapsulated packets leave; empty: the route decides."""
     closed: bool = True
     """Whether it is up, learns no senders, is flooded with nothing, and the bridge answers for what is behind it."""
+    gro_flush_timeout: int = 0
+    """Nanoseconds for which the kernel may hold segments of a stream that arrive, to join them; where sysfs does not
+    have the link, it holds none. Not part of what is found."""
 
 
 class PeerEntries(NamedTuple):

@@ -6,6 +6,7 @@ Layouts and numbers: ``linux/if_link.h``.
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 import threading
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from sandnet.errors import Error, Kind, not_found
+from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
 from sandnet.kernel.linux.vxlan.entry_watcher import EntryWatcher
 from sandnet.kernel.linux.vxlan.new_link import KIND, add_vxlan_link
 from sandnet.kernel.linux.vxlan.peer_entries import change_entries, dump_entries
@@ -59,6 +61,9 @@ from sandnet.kernel.netlink.uapi.message_numbers import RTM_DELLINK, RTM_GETLINK
 from sandnet.kernel.vxlan.base import NO_ENTRIES, EntryChanges, PeerEntries, Underlay, VxlanPort
 from sandnet.model.address import Address
 
+_log = logging.getLogger(__name__)
+
+_LINKS: Final = ProcSysctl("/sys/class/net")
 _OFF: Final = (
     IFLA_BRPORT_LEARNING,
     IFLA_BRPORT_UNICAST_FLOOD,
@@ -205,7 +210,16 @@ def _connect(netlink: Netlink, port: VxlanPort, index: int, bridge: int) -> None
     on = [attribute(IFLA_BRPORT_NEIGH_SUPPRESS, b"\1"), attribute(IFLA_BRPORT_ISOLATED, bytes([port.isolated]))]
     header = link_header(index, family=socket.AF_BRIDGE)
     netlink.call(RTM_SETLINK, header + nested(IFLA_PROTINFO, *off, *on))
+    _collect_segments(port)
     netlink.call(RTM_SETLINK, link_header(index, up=True))
+
+
+def _collect_segments(port: VxlanPort) -> None:
+    """Set how long arriving segments are held (Documentation/ABI/testing/sysfs-class-net); without that all works."""
+    try:
+        set_where_different(_LINKS, f"{port.name}/gro_flush_timeout", str(port.gro_flush_timeout))
+    except Error as failure:
+        _log.info("%s: segments of encrypted streams are not joined: %s", port.name, failure)
 
 
 def _name(index: int) -> str:
