@@ -9,7 +9,6 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib.metadata import version
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -67,6 +66,7 @@ from sandnet.kernel.vxlan.base import Underlay
 from sandnet.kernel.workers import Workers
 from sandnet.model import name_server
 from sandnet.model.address import Address
+from sandnet.prerequisites import installed_release
 from sandnet.stores.base import Store
 from sandnet.stores.memory import MemoryStore
 from sandnet.stores.shared import SharedStore
@@ -134,19 +134,19 @@ def name_client(config: Config, run: Run = asyncio.to_thread) -> NameClient:
     command = [sys.executable, "-P", "-m", "sandnet.resolver", "--detach", "--run-dir", config.run_dir]
     command += ["--outstanding", str(config.dns_outstanding)]
     # another configuration counts as another release: the running resolver is replaced without a lost query
-    release = f"{version('sandnet')} {PROTOCOL} {config.dns_outstanding} {config.dns_host_listen}".rstrip()
-    command += ["--release", release]
+    wanted = f"{installed_release()} {PROTOCOL} {config.dns_outstanding} {config.dns_host_listen}".rstrip()
+    command += ["--release", wanted]
     if config.dns_host_listen:
         command += ["--host-listen", config.dns_host_listen]
 
     host_listen = _endpoint(config.dns_host_listen) if config.dns_host_listen else None
 
     async def start() -> None:
-        await asyncio.to_thread(start_resolver, config.run_dir, release, command)
+        await asyncio.to_thread(start_resolver, config.run_dir, wanted, command)
 
     return NameClient(
         os.path.join(config.run_dir, SOCKET),
-        release,
+        wanted,
         start,
         socket_opener(config.sandbox_dir, host_listen),
         run,
@@ -321,7 +321,7 @@ def _cluster(config: Config, store: SharedStore, records: Records, driver: Overl
 
     host = HostRecord(
         name=config.host_name or socket.gethostname(),
-        release=version("sandnet"),
+        release=installed_release(),
         formats=shared_values.FORMATS,
         machine=machine_digest(),
     )

@@ -131,17 +131,30 @@ def not_found(what: str, ref: str, hint: str = "") -> Error:
     return Error(Kind.NOT_FOUND, f"no such {what}: {ref}", hint, f"{what}_not_found")
 
 
-_STORE_REFUSALS = frozenset({"store_unavailable", "store_full", "store_denied", "store_unauthorized"})
+_STORE_REFUSALS = frozenset(
+    {
+        "changed_elsewhere",
+        "lease_ended",
+        "outcome_unknown",
+        "store_denied",
+        "store_full",
+        "store_unauthorized",
+        "store_unavailable",
+    }
+)
+_REFUSALS = _STORE_REFUSALS | {"endpoint_in_use", "network_in_use"}
+"""What the shared store refuses, and what it refuses because of another host: nothing is wrong on this one."""
 
 
 def collected(message: str, failures: Sequence[BaseException]) -> Error:
     """Return one error for a teardown that continued after several failures.
 
-    It is ``UNAVAILABLE``, with hint and code of the first one, if all of them are refusals of the shared store: then
-    nothing is wrong on this host. Otherwise it is ``INTERNAL``.
+    It is ``INTERNAL``, unless the shared store refused all that failed. Then it is ``UNAVAILABLE``, or ``IN_USE`` if
+    nothing but other hosts' containers is in the way, with hint and code of the first refusal of that kind.
     """
     details = "; ".join(dict.fromkeys(str(failure) or type(failure).__name__ for failure in failures))
-    refusals = [each for each in failures if isinstance(each, Error) and each.code in _STORE_REFUSALS]
+    refusals = [each for each in failures if isinstance(each, Error) and each.code in _REFUSALS]
     if refusals and len(refusals) == len(failures):
-        return Error(Kind.UNAVAILABLE, f"{message}: {details}", refusals[0].hint, refusals[0].code)
+        first = next((each for each in refusals if each.code in _STORE_REFUSALS), refusals[0])
+        return Error(first.kind, f"{message}: {details}", first.hint, first.code)
     return Error(Kind.INTERNAL, f"{message}: {details}", code="teardown_incomplete")

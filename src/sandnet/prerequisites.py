@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -29,6 +30,14 @@ class Prerequisite(NamedTuple):
     package: str
     """The package of Debian and Ubuntu."""
     is_present: Callable[[], bool]
+
+
+@cache
+def installed_release() -> str:
+    """Return the version of the installed package. The first call takes 10 ms."""
+    from importlib.metadata import version  # it imports a parser of e-mail
+
+    return version("sandnet")
 
 
 def has_library(name: str) -> bool:

@@ -20,7 +20,6 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from ipaddress import ip_address
 from typing import Final
 
@@ -76,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--host-listen", type=_endpoint, help="ADDR:PORT at which the host itself may ask")
     parser.add_argument("--outstanding", type=int, default=OWN, help="questions a sandbox may have under way")
-    parser.add_argument("--release", default=version("sandnet"), help="the release that this process reports")
+    parser.add_argument("--release", required=True, help="the release that this process reports")
     parser.add_argument("--detach", action="store_true", help="go to the background, and return once it serves")
     return parser
 

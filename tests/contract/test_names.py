@@ -64,12 +64,15 @@ class ResolverCase:
 
 
 @pytest.fixture(params=["fake", "linux"])
-async def case(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[NameServiceCase]:
+async def case(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[NameServiceCase]:
     if request.param == "fake":
         yield FakeNameServiceCase()
         return
     if reason := unavailable():
         pytest.skip(reason)
+    monkeypatch.setattr("sandnet.dns.client.TIMEOUT", 20.0)  # else a change may come into force after its call
     with Host() as host:
         dns_host = DnsHost(host, tmp_path)
         try:

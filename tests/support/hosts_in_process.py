@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from msgspec.structs import replace
 
@@ -18,11 +19,13 @@ from sandnet.drivers.overlay.driver import OverlayDriver
 from sandnet.kernel.fake.kernel import FakeKernel
 from sandnet.kernel.vxlan.base import Underlay
 from sandnet.kernel.workers import Workers
-from sandnet.model import Attachment, EndpointSpec, JoinSpec, NetworkOptions, NetworkSpec
-from sandnet.stores.base import Snapshot
+from sandnet.model import Attachment, EndpointSpec, JoinSpec, NetworkOptions, NetworkSpec, Phase
+from sandnet.stores.base import Change, Changed, Snapshot
 from sandnet.stores.memory import MemoryStore
-from sandnet.stores.memory_shared import MemoryCluster, MemorySharedStore
+from sandnet.stores.memory_shared import MemoryCluster, MemorySharedStore, WriteFault
 
+P = ParamSpec("P")
+T = TypeVar("T")
 DRIVER: Final = "overlay"
 
 
@@ -30,14 +33,102 @@ async def at_once() -> None:
     """Wait for nothing."""
 
 
+class KilledError(BaseException):
+    """The daemon is dead: whatever it does outside of its memory raises this. No handler of errors takes it for one."""
+
+
+@dataclass
+class Life:
+    """Whether a daemon lives, and when it dies."""
+
+    steps_left: int | None = None
+    """How many more commits, requests to the shared store and jobs in the kernel it does; ``None``: any number."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the daemon is dead."""
+        return self.over.is_set()
+
+    def step(self) -> None:
+        """Take a step, if the daemon lives.
+
+        Raises:
+            KilledError: it does not.
+        """
+        if self.steps_left is not None:
+            self.steps_left -= 1
+            if self.steps_left < 0:
+                self.over.set()
+        if self.is_over:
+            raise KilledError
+
+    async def outlives(self, work: Coroutine[Any, Any, object]) -> None:
+        """Do some work of the daemon's, until it ends or the daemon dies.
+
+        Raises:
+            KilledError: it has died.
+        """
+        task, death = asyncio.create_task(work), asyncio.create_task(self.over.wait())
+        await asyncio.wait([task, death], return_when=asyncio.FIRST_COMPLETED)
+        death.cancel()
+        if self.is_over:
+            task.cancel()
+            await asyncio.wait([task], timeout=1)
+            raise KilledError
+        await task
+
+
+class MortalWorkers(Workers):
+    """Threads of a daemon that may be killed between two jobs."""
+
+    def __init__(self, life: Life) -> None:
+        super().__init__()
+        self._life = life
+
+    async def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """See :meth:`Workers.run`."""
+        self._life.step()
+        return await super().run(job, *args, **kwargs)
+
+
+class MortalStore:
+    """The store of a host, as a daemon that may be killed between two commits uses it."""
+
+    def __init__(self, store: MemoryStore, life: Life) -> None:
+        self._store, self._life = store, life
+
+    async def commit(self, *changes: Change, durable: bool = True) -> int:
+        """See ``Store.commit``."""
+        self._life.step()
+        return await self._store.commit(*changes, durable=durable)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
 class PacedStore(MemorySharedStore):
     """A client whose requests take a while on their way, and so do their answers."""
 
     pace: Callable[[], Awaitable[None]] = staticmethod(at_once)
 
+    def __init__(self, cluster: MemoryCluster, life: Life | None = None) -> None:
+        super().__init__(cluster)
+        self._life = life or Life()
+        self.delivers = asyncio.Event()
+        """While it is clear, the watch yields nothing."""
+        self.delivers.set()
+
+    async def watch(self, prefix: str) -> AsyncGenerator[Snapshot | Changed, None]:
+        """See ``SharedStore.watch``."""
+        async for event in super().watch(prefix):
+            await self.delivers.wait()
+            yield event
+
     async def transact(self, *args: Any, **options: Any) -> int:
         """See ``SharedStore.transact``."""
         await self.pace()
+        self._life.step()
         try:
             return await super().transact(*args, **options)
         finally:
@@ -46,6 +137,7 @@ class PacedStore(MemorySharedStore):
     async def read(self, keys: Sequence[str], *, deadline: float | None = None) -> Snapshot:
         """See ``SharedStore.read``."""
         await self.pace()
+        self._life.step()
         return await super().read(keys, deadline=deadline)
 
 
@@ -58,20 +150,27 @@ class HostInProcess:
     cluster: MemoryCluster
     store: MemoryStore = field(default_factory=MemoryStore)
     kernel: FakeKernel = field(default_factory=FakeKernel)
-    workers: Workers = field(default_factory=Workers)
+    life: Life = field(default_factory=Life)
+    workers: Workers = field(init=False)
     pace: Callable[[], Awaitable[None]] = at_once
     formats: tuple[int, ...] = FORMATS
     """Formats of records that its release reads."""
+    first_faults: Sequence[WriteFault] = ()
+    """Faults of the first writing requests of each daemon that starts."""
     shared: PacedStore = field(init=False)
     controller: Controller = field(init=False)
 
     async def start(self, *, connected: bool = True) -> Controller:
         """Start a daemon over what the stores and the kernel hold."""
-        self.shared = PacedStore(self.cluster)
+        self.life = Life()
+        self.workers = MortalWorkers(self.life)
+        self.shared = PacedStore(self.cluster, self.life)
         self.shared.pace = lambda: self.pace()
+        self.shared.faults.extend(self.first_faults)
         if not connected:
             self.shared.cut_off()
-        self.controller = assemble(self.config, self.store, self.kernel, self.workers, shared_store=self.shared)
+        store = MortalStore(self.store, self.life)
+        self.controller = assemble(self.config, store, self.kernel, self.workers, shared_store=self.shared)
         cluster = self.controller._context.cluster
         assert cluster
         cluster.membership.host = replace(cluster.membership.host, formats=self.formats)
@@ -92,17 +191,39 @@ class HostInProcess:
         assert cluster
         return entry is not None and decode(entry.value, Alive).number == cluster.membership.number
 
+    def counts(self, endpoint_id: str) -> bool:
+        """Return whether an endpoint counts, as far as this host knows."""
+        cluster = self.controller._context.cluster
+        shared = cluster.view.endpoint(endpoint_id) if cluster else None
+        return cluster is not None and shared is not None and cluster.view.counts_endpoint(shared)
+
     async def audit(self) -> None:
-        """Compare the host's own attachments with the store, as it does now and then."""
+        """Compare what the host has with the store, as it does now and then."""
         follower = self.controller._follower
         assert follower
-        await follower._claim_again()
+        await follower.audit()
 
     def peers(self) -> dict[str, set[str]]:
         """Return the MACs of the peers that the driver has, by network."""
         driver = self.controller._context.drivers[DRIVER]
         assert isinstance(driver, OverlayDriver)
         return {net: {peer.mac for peer in table._peers.values()} for net, table in driver._tables.items()}
+
+    async def give_peers(self, attachment: Attachment | None, endpoint_id: str) -> None:
+        """Give the driver what an attachment on another host has as the peers of an endpoint; ``None``: it has none."""
+        follower, records = self.controller._follower, self.controller._context.records
+        assert follower
+        (network,) = (each for each in records.networks() if each.driver == DRIVER)
+        endpoint = records.endpoint(attachment.endpoint_id) if attachment else None
+        attached = records.remote.of_endpoint(attachment.endpoint_id) if attachment else []
+        await follower._peers.sync(network, endpoint_id, endpoint, attached)
+
+    async def lose_peer(self, attachment: Attachment) -> None:
+        """Let the driver lose a peer, as by a fault of its own."""
+        (network,) = (each for each in self.controller._context.records.networks() if each.driver == DRIVER)
+        driver = self.controller._context.drivers[DRIVER]
+        assert isinstance(driver, OverlayDriver)
+        await driver.change_peers(network, (), [attachment.mac])
 
     def end_lease(self) -> None:
         """Let the host's lease end."""
@@ -116,12 +237,32 @@ class HostInProcess:
 
     async def stop(self) -> None:
         """Stop the daemon; its lease lasts on."""
+        if self.life.is_over:
+            await self.kill()
+            return
         await self.controller.stop()
         await self.shared.close()
+        self.workers.close()
+
+    async def kill(self) -> None:
+        """End the daemon in the middle of whatever it does; its lease lasts on."""
+        self.life.over.set()
+        for each in (*self.controller._watchers, self.controller._engine_containers, self.controller._lease_watcher):
+            each.close()
+        if reachability := self.controller._context.reachability:
+            await reachability.close()
+        tasks = [*self.controller._context.operations._running]
+        if follower := self.controller._follower:
+            tasks += [task for task in (follower._membership._loop, *follower._tasks) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.shared.close()
+        self.workers.close()
 
     async def take_down(self) -> list[str]:
         """Remove all that the host has, while no daemon runs; return what could not be removed."""
-        self.shared = PacedStore(self.cluster)
+        self.shared, self.workers = PacedStore(self.cluster), Workers()
         self.controller = assemble(self.config, self.store, self.kernel, self.workers, shared_store=self.shared)
         return await self.controller.remove_everything()
 
@@ -155,6 +296,16 @@ class HostInProcess:
         """Remove a container from an endpoint."""
         await self.controller.sandboxes.leave(network, endpoint, container)
 
+    async def repair(self, attachment: Attachment) -> None:
+        """Set up what a container of this host has, as where another program has changed it; its lock is held."""
+        records = self.controller._context.records
+        network, endpoint = records.network(attachment.network_id), records.endpoint(attachment.endpoint_id)
+        sandbox = records.sandbox(attachment.container_id)
+        assert network
+        assert endpoint
+        assert sandbox
+        await self.controller.sandboxes._joins.ensure(network, endpoint, sandbox, attachment)
+
     async def in_line(self) -> None:
         """Wait until the host is in line with the shared store."""
         follower = self.controller._follower
@@ -164,6 +315,10 @@ class HostInProcess:
     def names(self, network: str = "net") -> list[str]:
         """Return the names of the endpoints of a network, as this host sees them."""
         return sorted(each.name for each in self.controller.endpoints.list(self.controller.networks.find(network)))
+
+    def leftovers(self) -> list[str]:
+        """Return the names of networks whose creation or removal is not finished."""
+        return [net.name for net in self.controller._context.records.networks() if net.phase is not Phase.READY]
 
     def holds(self, container: str, endpoint_id: str) -> bool:
         """Return whether a container of this host answers for an endpoint's address."""
@@ -178,6 +333,10 @@ class HostInProcess:
     def attachments(self) -> list[Attachment]:
         """Return the attachments on this host."""
         return self.controller._context.records.attachments()
+
+    def locks(self, lock: str) -> bool:
+        """Return whether an operation holds a lock."""
+        return lock in self.controller._context.locks._locks
 
     def waits_for(self, lock: str) -> bool:
         """Return whether an operation waits for a lock that another one holds."""
@@ -213,4 +372,3 @@ async def several_hosts(
     finally:
         for host in hosts:
             await host.stop()
-            host.workers.close()

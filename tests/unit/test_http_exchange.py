@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -38,6 +41,49 @@ def answered(ends: Ends, *pieces: bytes) -> Answer:
 
     threading.Thread(target=send).start()
     return Answer(client)
+
+
+class InterruptedReadError(Exception):
+    """What the handler of a signal raises."""
+
+
+def test_signal_that_does_not_end_the_system_call_ends_the_read() -> None:
+    """As one that arrives just before the call: here, another thread takes it."""
+    ours, theirs = socket.socketpair()
+    ended, taken = threading.Event(), signal.SIGUSR1
+
+    def handle(*_: object) -> None:
+        raise InterruptedReadError
+
+    other = threading.Thread(target=ended.wait)
+    other.start()
+    former = signal.signal(taken, handle)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {taken})
+    later = threading.Timer(0.2, os.kill, (os.getpid(), taken))
+    ours.settimeout(40)
+    try:
+        with ours, theirs:
+            theirs.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            answer = Answer(ours)
+            later.start()
+            began = time.monotonic()
+            with pytest.raises(InterruptedReadError):
+                answer.readline()
+            assert time.monotonic() - began < 20
+            assert ours.gettimeout() == 40
+    finally:
+        later.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.signal(taken, former)
+        ended.set()
+        other.join()
+
+
+def test_wait_for_an_answer_ends_with_the_timeout() -> None:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(0.05)
+    with ours, theirs, pytest.raises(TimeoutError):
+        Answer(ours)
 
 
 def test_request_with_a_body_has_its_length_and_type() -> None:

@@ -36,6 +36,7 @@ from sandnet.core.reconcile.reconciler import Reconciler
 from sandnet.core.reconcile.sandbox_repair import SandboxRepair
 from sandnet.core.reconcile.scanner import Candidates, Scanner
 from sandnet.core.reconcile.unheld_ports import PortHolding
+from sandnet.core.recovery.garbage_collector import GarbageCollector
 from sandnet.core.recovery.rebuild import Rebuild
 from sandnet.core.recovery.restore import Restore
 from sandnet.core.replication.attachment_replicas import AttachmentReplicas
@@ -43,6 +44,7 @@ from sandnet.core.replication.endpoint_replicas import EndpointReplicas
 from sandnet.core.replication.follower import WatchFollower
 from sandnet.core.replication.network_replicas import NetworkReplicas
 from sandnet.core.replication.peer_replicas import PeerReplicas
+from sandnet.core.replication.pending_rebalances import PendingRebalances
 from sandnet.core.replication.port_replicas import PortReplicas
 from sandnet.core.runtime.context import Cluster, Context
 from sandnet.dns.base import Explanation
@@ -137,8 +139,11 @@ class Controller:
         self._follower = self._make_follower(context.cluster) if context.cluster else None
         self.events = context.events
         self._probes = _health_checks(context, self.backends)
-        self._process_watcher = _process_watcher(context, self.removal)
+        runtime = (context.operations, context.locks)
+        self._garbage = GarbageCollector(context.records, runtime, lifecycle[:3], self.removal)
         self._lease_watcher = _lease_watcher(context, self.sandboxes)
+        self._process_watcher = _process_watcher(context, self.removal)
+        self._watchers = (self._probes, self._process_watcher, self._drift_watcher, self._garbage)
         self.ended: list[int] = []
         """The numbers of the processes that :meth:`remove_everything` has ended."""
         self._problems: list[str] = []
@@ -163,22 +168,17 @@ class Controller:
         for name, driver in self._context.settings.predefined_networks:
             if not self._context.records.networks_named(name):
                 await self._predefine(name, driver)
-        self._probes.start()
-        self._process_watcher.start()
         await self._lease_watcher.start()
-        self._drift_watcher.start()
-        self._engine_containers.start()
+        for each in (*self._watchers, self._engine_containers):
+            each.start()
         if reachability := self._context.reachability:
             reachability.start()
         self._context.kernel.pool.start(lambda: self._context.operations.count > 0)
 
     async def stop(self) -> None:
         """Finish the operations in progress; networks and sandboxes keep working."""
-        self._probes.close()
-        self._process_watcher.close()
-        self._lease_watcher.close()
-        self._drift_watcher.close()
-        self._engine_containers.close()
+        for each in (*self._watchers, self._engine_containers, self._lease_watcher):
+            each.close()
         if self._context.reachability:
             await self._context.reachability.close()
         await self._context.operations.close()
@@ -286,6 +286,7 @@ class Controller:
             *self._holding.problems,
             *self._drift_watcher.problems,
             *self._lease_watcher.problems,
+            *self._garbage.problems,
             *(self._follower.problems if self._follower else ()),
             *(reachability.problems if (reachability := self._context.reachability) else ()),
             *([resolver] if resolver else []),
@@ -316,13 +317,14 @@ class Controller:
         context, records, locks = self._context, self._context.records, self._context.locks
         leases, naming, files = context.leases, context.resolver_sync, context.host_files
         peers = PeerReplicas(records, cluster.view, cluster.membership.name, context.drivers)
+        sandboxes, rebalances = self.sandboxes, PendingRebalances(self.backends)
         return WatchFollower(
             *cluster,
             records,
             NetworkReplicas(records, cluster.view, context.drivers, locks, self.removal, self.network_updates),
             EndpointReplicas(records, cluster, locks, leases, naming, files, self.removal, self.endpoint_updates),
-            AttachmentReplicas(records, cluster, peers, locks, leases, naming, self.sandboxes, self.backends),
-            PortReplicas(records, cluster, locks, self.sandboxes, self.backends),
+            AttachmentReplicas(records, cluster, peers, locks, leases, naming, sandboxes, self.backends, rebalances),
+            PortReplicas(records, cluster, locks, sandboxes, rebalances),
             peers,
         )
 

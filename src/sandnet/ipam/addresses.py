@@ -128,6 +128,11 @@ class Addresses:
         self._last = self._address(number)
         return self._last
 
+    def skip(self, count: int) -> None:
+        """Let ``next`` begin so many addresses further on, wrapping round at the end of the range."""
+        start = self._low - 1 if self._last is None else int(self._last)
+        self._last = self._address(self._low + (start - self._low + count) % (self._high - self._low + 1))
+
     def _search(self, start: int, avoided: Collection[Address]) -> int:
         """Return the first free number from ``start`` on, or from the start of the range; above its end: none."""
         number = self._high + 1

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -203,10 +204,12 @@ class LabHost:
         return f"ended with signal {-status}" if status < 0 else f"ended with status {status}"
 
     def _daemon_answers(self) -> bool:
+        """Return whether the daemon that was started last listens: one that is ending may still hold the socket."""
         with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
             probe.settimeout(CONNECT_TIMEOUT)
             probe.connect(f"/proc/{self.init}/root/run/{DAEMON_SOCKET}")
-            return True
+            pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            return bool(pid == self.daemon)
         return False
 
     def require_power(self) -> None:

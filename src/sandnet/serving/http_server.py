@@ -9,7 +9,6 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import version
 from typing import Final
 
 import uvicorn
@@ -18,6 +17,7 @@ from sandnet.api.app import create_app
 from sandnet.api.middleware.browser_protection import BrowserProtection
 from sandnet.api.plugin.asgi import PluginApp
 from sandnet.core.controller import Controller
+from sandnet.prerequisites import installed_release
 from sandnet.serving.connection_limits import Gate
 from sandnet.serving.http_connection import Connection
 from sandnet.serving.sockets import BACKLOG, ListeningSocket, notify
@@ -56,7 +56,7 @@ class Server(uvicorn.Server):
             names: names by which TCP clients may call this server.
             tls: certificates of the listeners; their files are read again when they change, and on SIGHUP.
         """
-        app = create_app(controller, version=version("sandnet"))
+        app = create_app(controller, version=installed_release())
         settings = uvicorn.Config(
             app,
             loop="uvloop",

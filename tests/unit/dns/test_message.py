@@ -12,7 +12,7 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sandnet.dns import message as packet
@@ -57,6 +57,8 @@ def test_query_parsing_agrees_with_dnspython(labels: list[bytes], kind: str, edn
 
 
 @given(labels=LABELS.filter(bool))
+@example(labels=[b"@"])
+@example(labels=[b'"$();@\\'])
 def test_name_round_trips_through_text(labels: list[bytes]) -> None:
     text = packet.name_to_text(wire(labels))
     assert packet.text_to_name(text) == packet.text_to_name(text + ".") == wire(labels)

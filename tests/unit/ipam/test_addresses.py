@@ -290,3 +290,10 @@ def test_use_counts_what_is_left(data: st.DataObject, length: int) -> None:
     if allocated < 300:
         with pytest.raises(Error):
             addresses.next()
+
+
+@pytest.mark.parametrize(("last", "count", "following"), [(0, 0, 1), (0, 3, 4), (5, 2, 8), (13, 0, 14), (13, 3, 3)])
+def test_skipped_addresses_are_left_out_in_order(last: int, count: int, following: int) -> None:
+    pool = made("10.0.0.0/28", last=f"10.0.0.{last}" if last else "")
+    pool.skip(count)
+    assert pool.next() == IPv4Address(f"10.0.0.{following}")

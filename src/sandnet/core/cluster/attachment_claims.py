@@ -85,9 +85,12 @@ class AttachmentClaims:
         )
         transaction.conditions.extend(self._owner_is_alive(attachment.endpoint_id))
         transaction.conditions.append(Present(key.key, known.entry.revision) if known else Absent(key.key))
-        if not known:
-            self.drop_void(transaction, [*attachment_claims(shared)])
-            transaction.claim(attachment_claims(shared), key.key)
+        held = {*attachment_claims(known.attachment)} if known else set()  # perhaps of an earlier join: other addresses
+        new = [claim for claim in attachment_claims(shared) if claim not in held]
+        transaction.release(held.difference(attachment_claims(shared)))
+        if new:
+            self.drop_void(transaction, new)
+            transaction.claim(new, key.key)
         if attachment.holder:
             self._claim_holder(transaction, key)
         try:
@@ -118,6 +121,7 @@ class AttachmentClaims:
             return False
         transaction = SharedTransaction([], [Present(key.key, held.entry.revision)])
         self._claim_holder(transaction, key)
+        transaction.changes.append(Put(key.key, held.entry.value))  # a release that was prepared before is refused
         try:
             await self._membership.transact(*transaction, claims=True)
         except ConditionFailed:
@@ -145,11 +149,14 @@ class AttachmentClaims:
         was = known.attachment
         sandbox = self._sandbox(after.container_id)
         shared = shared_attachment(after, sandbox, was.host, was.number, was.request)
+        put = Put(known.entry.key, encode(shared, written_format(self._view)))
         transaction = SharedTransaction([], [Present(known.entry.key, known.entry.revision)])
-        if shared != was:
-            transaction.changes.append(Put(known.entry.key, encode(shared, written_format(self._view))))
+        if shared != was:  # first: it is unlike what any other transaction writes
+            transaction.changes.append(put)
         if after.holder and not before.holder:
             self._claim_holder(transaction, known.key)
+            if shared == was:
+                transaction.changes.append(put)  # a release that was prepared before is refused
         if transaction.changes:
             await self._membership.transact(*transaction)
 

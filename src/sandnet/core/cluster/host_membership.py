@@ -86,6 +86,8 @@ class HostMembership:
         self._alive: bytes = b""
         self.number = 0
         """Number of the host's lease; 0: it has none."""
+        self._claimed = 0
+        """Number of the lease for which all attachments were claimed last."""
         self._lease = 0
         self._lasts_until = 0.0
         """End of the lease by ``CLOCK_BOOTTIME``."""
@@ -299,10 +301,11 @@ class HostMembership:
             try:
                 is_member = self._fence is not None and self.number
                 if not is_member:
-                    renewed = await self._enter()
+                    await self._enter()
                     delay = RETRY[0]
-                    if renewed and self._renewed:
+                    if self._claimed != self.number and self._renewed:
                         await self._renewed()
+                    self._claimed = self.number
                 await self._renew()
                 if is_member:
                     await self._publish_host()  # after the renewal: a full store refuses this, and renews
@@ -341,10 +344,11 @@ class HostMembership:
         sent = _now()
         self._lasts_until = sent + await self._store.keep_alive(self._lease)
 
-    async def _enter(self) -> bool:
-        """Become a member under a new fencing number; return whether the lease is a new one.
+    async def _enter(self) -> None:
+        """Become a member under a new fencing number.
 
-        The lease of an earlier daemon is kept if it lasts: its attachments count on.
+        The lease of an earlier daemon is kept if it lasts: its attachments count on. It may also be from an attempt of
+        this daemon whose answer did not come.
         """
         await self._complete_host()
         keys = {kind: f"{kind}{self.name}" for kind in (HOSTS, FENCES, ALIVE)}
@@ -378,7 +382,6 @@ class HostMembership:
         self._alive, self.number, self._lease = encode(lease), lease.number, lease.lease
         self._lasts_until = _now() + LEASE / 3  # until the first renewal
         self._entered.set()
-        return not kept
 
     def _refuse_other(self, host: Entry | None, alive: Entry | None, fence: Fence) -> None:
         """Refuse a name that another machine's daemon has.

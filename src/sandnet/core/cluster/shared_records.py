@@ -7,30 +7,34 @@ records of global networks: so a daemon starts with them while the shared store 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from msgspec.structs import replace
 
 from sandnet.core.cluster.attachment_claims import AttachmentClaims, SharedTransaction
 from sandnet.core.cluster.host_membership import HostMembership
 from sandnet.core.cluster.record_format import raising, written_format
+from sandnet.core.cluster.refusals import changed_elsewhere, endpoint_taken, network_in_use, network_taken
 from sandnet.core.cluster.shared_values import (
+    OWNER_ENDED,
     SharedEndpoint,
     attached_prefix,
     encode,
     endpoint_claims,
     format_of,
+    holder_key,
+    is_release,
     network_claims,
     shared_endpoint,
     shared_network,
 )
 from sandnet.core.cluster.view import ClusterView, Held
 from sandnet.core.state.events import Transition
-from sandnet.core.state.schema import CLAIMS, ENDPOINTS, endpoint_key, endpoints_prefix, name_claim, network_key
-from sandnet.core.state.shared_writer import CHANGED_ELSEWHERE, CLAIMED_ELSEWHERE
+from sandnet.core.state.schema import ENDPOINTS, endpoint_key, endpoints_prefix, network_key
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
-from sandnet.stores.base import Delete, Put
+from sandnet.stores.base import Delete, Entry, Put
 from sandnet.stores.shared import Absent, Condition, ConditionFailed, EmptyRange, Present
 
 _log = logging.getLogger(__name__)
@@ -58,10 +62,14 @@ class SharedRecords:
         self._membership, self._view = membership, view
         self._is_global, self._network, self._sandbox = is_global, network, sandbox
         self.attachments = AttachmentClaims(membership, view, sandbox)
+        self._copies: set[str] = set()
+        """Endpoints of which this host removes its copy alone."""
         self._refused_at = 0
         """Revision at which a claim was refused last."""
         self.caught_up: Callable[[int], Awaitable[None]] = _no_wait
         """Waits until this host is in line with the store as it was at a revision, or for a while."""
+        self.refreshed: Callable[[Iterable[str]], Awaitable[bool]] = _not_refreshed
+        """Does what :meth:`refresh` promises."""
         self.changed: Callable[[Iterable[str]], None] = _ignore
         """Gets the keys of what this host has just changed: another one may have changed it, too, in between."""
 
@@ -76,7 +84,8 @@ class SharedRecords:
         try:
             await self._write(transitions)
         except ConditionFailed as refused:
-            raise _changed_elsewhere() from refused
+            self._refused_at = refused.revision
+            raise changed_elsewhere() from refused
         except Error:
             self.written([each for each in transitions if each.after is None])  # it may exist on, and is not removing
             raise
@@ -105,7 +114,17 @@ class SharedRecords:
         What needs its name or address until then, or deletes its network, deletes it for all hosts.
         """
         shared = self._view.endpoint(endpoint.id)
-        return shared is not None and shared.host != self._membership.name and not self._view.counts_endpoint(shared)
+        ended = shared is not None and shared.host != self._membership.name and not self._view.counts_endpoint(shared)
+        return ended or endpoint.id in self._copies
+
+    @contextmanager
+    def only_here(self, endpoint_id: str) -> Iterator[None]:
+        """Let the removal of an endpoint be that of this host's copy: by now it may count again."""
+        self._copies.add(endpoint_id)
+        try:
+            yield
+        finally:
+            self._copies.discard(endpoint_id)
 
     def written(self, transitions: Sequence[Transition]) -> None:
         """See ``SharedWriter.written``."""
@@ -123,6 +142,10 @@ class SharedRecords:
         """See ``SharedWriter.catch_up``."""
         await self.caught_up(max(self._refused_at, self.attachments.refused_at))
 
+    async def refresh(self, endpoint_ids: Iterable[str]) -> bool:
+        """See ``SharedWriter.refresh``."""
+        return await self.refreshed(endpoint_ids)
+
     def _is_on_global(self, record: Endpoint | Attachment) -> bool:
         network = self._network(record.network_id)
         return network is not None and self._is_global(network.driver)
@@ -135,9 +158,10 @@ class SharedRecords:
         if after.phase is Phase.READY and not known and not was_ready:
             await self._create_network(after)
         elif after.phase is Phase.READY and known:
-            value = encode(shared_network(after), written_format(self._view))
-            if value != known.value:
-                await self._membership.transact([Put(key, value)], [Present(key, known.revision)])
+            if before and was_ready and shared_network(before) != self._view.network(after.id):
+                self._refused_at = known.revision
+                raise changed_elsewhere()  # what this host has not looked at would be undone
+            await self._change_network(after, known)
         elif after.phase is Phase.REMOVING and was_ready and not self._view.endpoint_ids(after.id):
             await self._delete_network(after)
 
@@ -145,17 +169,22 @@ class SharedRecords:
         """Delete a network for all hosts: before this host removes it, or after its own endpoints."""
         self._require_view()
         shared, key = self._view.network(network.id), network_key(network.id)
-        if shared is None:
+        known = self._view.entry(key)
+        if shared is None or known is None:
             return
-        transaction = SharedTransaction([Delete(key)], [Present(key), EmptyRange(endpoints_prefix(network.id))])
+        conditions: list[Condition] = [Present(key, known.revision), EmptyRange(endpoints_prefix(network.id))]
+        transaction = SharedTransaction([Delete(key)], conditions)  # of that revision: a later one may have more claims
         transaction.release(network_claims(shared.network))
         try:
             for void in self._void_endpoints(network.id):
                 await self._delete_void(void)
             await self._membership.transact(*transaction)
         except ConditionFailed as refused:
-            if refused.at(key):
-                raise self._network_in_use(network) from refused
+            found = refused.at(key)
+            if found and found.revision != known.revision:
+                raise changed_elsewhere() from refused
+            if found:
+                raise network_in_use(network, self._endpoint_names(network.id)) from refused
 
     async def _create_network(self, network: Network) -> None:
         key = network_key(network.id)
@@ -166,7 +195,26 @@ class SharedRecords:
             await self._membership.transact(*transaction)
         except ConditionFailed as refused:
             self._refused_at = refused.revision
-            raise _network_taken(network, refused) from refused
+            raise network_taken(network, refused) from refused
+
+    async def _change_network(self, network: Network, known: Entry) -> None:
+        """Write what has changed of a network, and claim the subnets that it did not have."""
+        value = encode(shared_network(network), written_format(self._view))
+        if value == known.value:
+            return
+        shared = self._view.network(network.id)
+        before = {*network_claims(shared.network)} if shared else set()
+        new = [claim for claim in network_claims(network) if claim not in before]
+        transaction = SharedTransaction([Put(known.key, value)], [Present(known.key, known.revision)])
+        transaction.claim(new, network.id)
+        transaction.release(before.difference(network_claims(network)))
+        try:
+            await self._membership.transact(*transaction)
+        except ConditionFailed as refused:
+            if not any(map(refused.at, new)):
+                raise
+            self._refused_at = refused.revision
+            raise network_taken(network, refused) from refused
 
     async def _endpoint_changed(self, before: Endpoint | None, after: Endpoint) -> None:
         """Create an endpoint, or change what all hosts know of it."""
@@ -180,6 +228,8 @@ class SharedRecords:
                 await self._create_endpoint(after)
             return
         changed = shared_endpoint(after, known.host, self._membership.number)
+        if before and before.bandwidth == after.bandwidth:  # this host may not have looked at a change of another one
+            changed = replace(changed, endpoint=replace(changed.endpoint, bandwidth=known.endpoint.bandwidth))
         if known.host != self._membership.name:  # that host ends it with its owner or its last container
             endpoint = replace(changed.endpoint, owner=known.endpoint.owner, orphaned=known.endpoint.orphaned)
             changed = SharedEndpoint(endpoint=endpoint, host=known.host, number=known.number, ports=known.ports)
@@ -191,7 +241,7 @@ class SharedRecords:
         try:
             await self._membership.transact([Put(key, value)], [Present(key, entry.revision)])
         except Error as failure:
-            if failure.kind is not Kind.UNAVAILABLE or not _is_release(before, after):
+            if failure.kind is not Kind.UNAVAILABLE or not is_release(before, after):
                 raise  # a container's end waits for no store
             _log.info("endpoint %s: other hosts do not know yet what it has lost: %s", after.name, failure)
 
@@ -201,13 +251,25 @@ class SharedRecords:
         Raises:
             Error: ``UNAVAILABLE``.
         """
+        await self._rewrite(endpoint_id, lambda known: replace(known, ports=()))
+
+    async def end_owned_endpoint(self, endpoint_id: str) -> None:
+        """Let an endpoint whose owner has ended count on no host: each detaches its containers, the last deletes it.
+
+        Raises:
+            Error: ``UNAVAILABLE``.
+        """
+        await self._rewrite(endpoint_id, lambda known: replace(known, number=OWNER_ENDED))
+
+    async def _rewrite(self, endpoint_id: str, changed: Callable[[SharedEndpoint], SharedEndpoint]) -> None:
         known, entry = self._view.endpoint(endpoint_id), self._view.endpoint_entry(endpoint_id)
-        if known and entry and known.ports:
-            value = encode(replace(known, ports=()), written_format(self._view))
-            try:
-                await self._membership.transact([Put(entry.key, value)], [Present(entry.key, entry.revision)])
-            except ConditionFailed as refused:
-                raise _changed_elsewhere() from refused
+        if known is None or entry is None or changed(known) == known:
+            return
+        value = encode(changed(known), written_format(self._view))
+        try:
+            await self._membership.transact([Put(entry.key, value)], [Present(entry.key, entry.revision)])
+        except ConditionFailed as refused:
+            raise changed_elsewhere() from refused
 
     async def _create_endpoint(self, endpoint: Endpoint) -> None:
         await self._require_readers(endpoint)
@@ -220,10 +282,10 @@ class SharedRecords:
         self.attachments.drop_void(transaction, endpoint_claims(endpoint))
         transaction.claim(endpoint_claims(endpoint), key)
         try:
-            await self._membership.transact(*transaction, claims=endpoint.owner != "" or endpoint.process is not None)
+            await self._membership.transact(*transaction, claims=endpoint.has_owner)
         except ConditionFailed as refused:
             self._refused_at = refused.revision
-            raise self._endpoint_taken(endpoint, refused) from refused
+            raise endpoint_taken(endpoint, refused) from refused
 
     async def _require_readers(self, endpoint: Endpoint) -> None:
         """Refuse an endpoint that another host would read as another one.
@@ -275,7 +337,7 @@ class SharedRecords:
             held for held in self._view.attachments(endpoint.id) if self._is_releasable(held)
         )
         conditions: list[Condition] = [Present(entry.key), EmptyRange(attached_prefix(endpoint.id))]
-        transaction = SharedTransaction([Delete(entry.key)], conditions)
+        transaction = SharedTransaction([Delete(entry.key), Delete(holder_key(endpoint.id))], conditions)
         transaction.release(endpoint_claims(shared.endpoint))
         try:
             await self._membership.transact(*transaction)
@@ -314,59 +376,23 @@ class SharedRecords:
             message = "this host has not reached the shared store yet"
             raise Error(Kind.UNAVAILABLE, message, "repeat the request when it can be reached", "store_unavailable")
 
-    def _endpoint_taken(self, endpoint: Endpoint, refused: ConditionFailed) -> Error:
-        if refused.at(network_key(endpoint.network_id)) is None:
-            return Error(Kind.NOT_FOUND, f"network {endpoint.network_id} was deleted by another host")
-        for claim in endpoint_claims(endpoint):
-            found = refused.at(claim)
-            if found is None or found.value.decode() == endpoint_key(endpoint):
-                continue
-            if claim == name_claim(endpoint):
-                message = f"endpoint with name {endpoint.name} already exists on its network"
-                return Error(Kind.NAME_TAKEN, message, "choose another name, or delete that endpoint first")
-            what = claim.split("/", 3)[-1]
-            message = f"{what} was given to another endpoint at the same time"
-            return Error(Kind.CONFLICT, message, "repeat the request", CLAIMED_ELSEWHERE)
-        message = "another host has just changed what this endpoint needs"
-        return Error(Kind.CONFLICT, message, "repeat the request", CLAIMED_ELSEWHERE)
-
     def _endpoint_in_use(self, endpoint: Endpoint) -> Error:
         users = [f"{held.key.container_id} on host {held.key.host}" for held in self._view.counted(endpoint.id)]
         message = f"endpoint {endpoint.name} has active containers: {', '.join(users) or 'on another host'}"
         return Error(Kind.IN_USE, message, "detach them there first", "endpoint_in_use")
 
-    def _network_in_use(self, network: Network) -> Error:
-        names = [each.endpoint.name for each in map(self._view.endpoint, self._view.endpoint_ids(network.id)) if each]
-        message = f"network {network.name} has active endpoints: {', '.join(names) or 'of another host'}"
-        return Error(Kind.IN_USE, message, "delete its endpoints first", "network_in_use")
-
-
-def _changed_elsewhere() -> Error:
-    message = "another host changed the same at this instant"
-    return Error(Kind.UNAVAILABLE, message, "repeat the request", CHANGED_ELSEWHERE)
-
-
-def _is_release(before: Endpoint | None, after: Endpoint) -> bool:
-    """Return whether a change is only that the last container of an endpoint has ended, or its ports are withdrawn."""
-    if before is None or before == after:  # a record that is only published again has to be, and is tried again
-        return False
-    withdrawn = replace(before, ports=(), direct_ports=(), ports_withdrawn=after.ports_withdrawn)
-    return after in (replace(before, orphaned=True), withdrawn)
+    def _endpoint_names(self, network_id: str) -> list[str]:
+        return [each.endpoint.name for each in map(self._view.endpoint, self._view.endpoint_ids(network_id)) if each]
 
 
 def _ignore(keys: Iterable[str]) -> None:
     """Do nothing, while no follower runs."""
 
 
+async def _not_refreshed(endpoint_ids: Iterable[str]) -> bool:
+    """Return that nothing was found out, while no follower runs."""
+    return False
+
+
 async def _no_wait(revision: int) -> None:
     """Return at once, while no follower runs."""
-
-
-def _network_taken(network: Network, refused: ConditionFailed) -> Error:
-    if refused.at(name_claim(network)):
-        message = f"network with name {network.name} already exists, created on another host"
-        return Error(Kind.NAME_TAKEN, message, "choose another name, or delete that network first")
-    taken = next((claim for claim in network_claims(network) if refused.at(claim)), network_key(network.id))
-    what = taken.removeprefix(CLAIMS).replace("/", " ", 1)
-    message = f"{what} was given to another network at the same time"
-    return Error(Kind.CONFLICT, message, "repeat the request", CLAIMED_ELSEWHERE)

@@ -70,6 +70,10 @@ class SharedNetwork(msgspec.Struct, frozen=True, kw_only=True):
     network: Network
 
 
+OWNER_ENDED: Final = -1
+"""Number of no lease: that of an endpoint whose owner ended while its host goes on."""
+
+
 class SharedEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint of all hosts."""
 
@@ -77,7 +81,7 @@ class SharedEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     """Host that created it."""
     number: int = 0
-    """Number of that host's lease, if the endpoint ends with it; 0: it is kept."""
+    """Number of that host's lease, if the endpoint ends with it; 0: it is kept; :data:`OWNER_ENDED`: it has ended."""
     ports: tuple[BoundPort, ...] = ()
     """Host ports that it publishes there."""
 
@@ -222,9 +226,8 @@ def shared_endpoint(endpoint: Endpoint, host: str, number: int) -> SharedEndpoin
         host: the host that created it.
         number: the number of that host's lease.
     """
-    owned = endpoint.owner != "" or endpoint.process is not None
     known = replace(endpoint, phase=Phase.READY, sequence=0, ports=(), ports_withdrawn=False, process=None)
-    return SharedEndpoint(endpoint=known, host=host, number=number if owned else 0, ports=endpoint.ports)
+    return SharedEndpoint(endpoint=known, host=host, number=number if endpoint.has_owner else 0, ports=endpoint.ports)
 
 
 def shared_attachment(
@@ -248,3 +251,11 @@ def shared_attachment(
         drained=attachment.drained,
         healthy=attachment.healthy,
     )
+
+
+def is_release(before: Endpoint | None, after: Endpoint) -> bool:
+    """Return whether a change is only that the last container of an endpoint has ended, or its ports are withdrawn."""
+    if before is None or before == after:  # a record that is only published again has to be, and is tried again
+        return False
+    withdrawn = replace(before, ports=(), direct_ports=(), ports_withdrawn=after.ports_withdrawn)
+    return after in (replace(before, orphaned=True), withdrawn)

@@ -10,6 +10,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from sandnet.core.runtime.context import Context
+from sandnet.core.runtime.operations import roll_back
 from sandnet.drivers.base import LoadBalancing
 from sandnet.errors import Error, Kind, not_found
 from sandnet.firewall.base import RunBetween, Step, no_step
@@ -24,7 +25,11 @@ _log = logging.getLogger(__name__)
 
 
 class Backends:
-    """The attachments of one endpoint, together. :meth:`set_health` takes its lock, others need it held."""
+    """The attachments of one endpoint, together.
+
+    Its lock must be held, but for the methods that take it: :meth:`change`, :meth:`set_health` and
+    :meth:`rebalance_endpoint`. A join or leave in progress would otherwise undo what another one has set.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -44,6 +49,14 @@ class Backends:
         driver = self._context.drivers[network.driver]
         if isinstance(driver, LoadBalancing):
             await driver.balance(network, endpoint, self.everywhere(endpoint))
+
+    async def rebalance_endpoint(self, endpoint_id: str) -> None:
+        """Do as :meth:`rebalance`, once no join or leave is in progress; do nothing when the endpoint is deleted."""
+        async with self._context.locks.hold(f"endpoint/{endpoint_id}"):
+            endpoint = self._records.endpoint(endpoint_id)
+            network = self._records.network(endpoint.network_id) if endpoint else None
+            if network and endpoint and endpoint.phase is Phase.READY:
+                await self.rebalance(network, endpoint)
 
     async def join(self, network: Network, endpoint: Endpoint, attachment: Attachment, job: Callable[[Step], T]) -> T:
         """Run the job that sets the attachment up; beside other backends, it gets its part of new flows after that."""
@@ -130,9 +143,24 @@ class Backends:
             else:
                 return
 
-    async def _promote(self, network: Network, endpoint: Endpoint, successor: Attachment) -> None:
+    async def _promote(self, network: Network, endpoint: Endpoint, backend: Attachment) -> None:
+        """Make a backend the holder.
+
+        Its record comes first: it claims the address, which is announced only after that. Another host may have it.
+        """
+        successor = replace(backend, holder=True)
+        await self._records.commit(put=[successor])
+        try:
+            await self._set_up_holder(network, endpoint, successor)
+        except BaseException:
+            await roll_back(f"the address of {endpoint.name}", self._give_back(backend))
+            raise
+
+    async def _give_back(self, backend: Attachment) -> None:
+        await self._records.commit(put=[backend])
+
+    async def _set_up_holder(self, network: Network, endpoint: Endpoint, successor: Attachment) -> None:
         sandbox = self._records.sandbox(successor.container_id)
-        successor = replace(successor, holder=True)
         driver = self._context.drivers[network.driver]
         job: Callable[[Step], None] = _run
         veth = driver.link(network, endpoint, successor)
@@ -140,7 +168,6 @@ class Backends:
             veth = veth._replace(alias=attachment_alias(endpoint, sandbox, successor))
             job = partial(_plug, self._context.kernel, sandbox.key, veth)
         await driver.join(network, endpoint, successor, lambda step: self._context.workers.run(job, step))
-        await self._records.commit(put=[successor])
 
 
 def _plug(kernel: Kernel, key: str, veth: Veth, step: Step) -> None:

@@ -43,8 +43,10 @@ class Deletion:
                 ``INTERNAL`` with all failures: the same call finishes the work.
         """
         net = self._networks.deletable(ref)
+        endpoints = self._records.endpoints_of(net.id)
+        await self._records.refresh(each.id for each in endpoints)
         if force:
-            self._refuse_joined_elsewhere(f"network {net.name}", self._records.endpoints_of(net.id))
+            self._refuse_joined_elsewhere(f"network {net.name}", endpoints)
         await self._context.operations.run(self.network_within(net.id, force=force))
 
     async def endpoint(self, network_ref: str, ref: str, *, force: bool = False) -> None:
@@ -54,6 +56,7 @@ class Deletion:
             Error: ``NOT_FOUND``, ``IN_USE`` naming the containers, ``INTERNAL`` as :meth:`network`.
         """
         endpoint = self._endpoints.deletable(self._networks.find(network_ref), ref)
+        await self._records.refresh([endpoint.id])
         if force:
             self._refuse_joined_elsewhere(f"endpoint {endpoint.name}", [endpoint])
         await self._context.operations.run(self.endpoint_within(endpoint.id, force=force))
@@ -247,13 +250,17 @@ class Deletion:
             if not force and endpoint.phase is not Phase.REMOVING:
                 await self._refuse_joined(endpoint)
             attached = self._records.attachments_of_endpoint(endpoint_id)
-            if attached:
+            if attached or (force and endpoint.has_owner):  # its owner may have ended: a refusal must not keep it
                 await self._records.commit(put=[replace(endpoint, phase=Phase.REMOVING)])
             failures = await self._disconnect(attached)
             if failures:
                 raise collected(f"the deletion of endpoint {endpoint.name} is incomplete; repeat it", failures)
             await self._endpoints.delete_unattached(endpoint, force=force)
             return True
+
+    async def close_ports(self, endpoint: Endpoint) -> None:
+        """Close the published ports of an endpoint whose removal ended half-way, if they are open; its lock is held."""
+        await self._endpoints.close_ports(self._networks.get(endpoint.network_id), endpoint)
 
     def _locks_of_endpoint(self, endpoint_id: str) -> set[str]:
         attached = self._records.attachments_of_endpoint(endpoint_id)

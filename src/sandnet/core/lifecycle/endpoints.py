@@ -83,7 +83,7 @@ class Endpoints:
     async def create_within(self, network: Network, spec: EndpointSpec) -> Endpoint:
         """Create an endpoint as :meth:`create` does, as part of an operation in progress."""
         driver = self._context.drivers.working(network.driver)
-        await self._finish_interrupted(network, spec.name)
+        await self.finish_interrupted(network, spec.name)
         self._refuse_taken(network, spec.name)
         check_shaping(driver, network, spec.bandwidth)
         check_additional_addresses(network, spec)
@@ -141,7 +141,7 @@ class Endpoints:
         process: Process | None,
     ) -> Endpoint:
         try:
-            for _ in range(REQUESTED if _is_fixed(spec) else CHOICES):
+            for attempt in range(REQUESTED if _is_fixed(spec) else CHOICES):
                 try:
                     return await self._reserve(network.id, endpoint_id, spec, ports, process)
                 except Error as failure:
@@ -149,6 +149,8 @@ class Endpoints:
                         raise
                     refusal = failure
                     await self._records.catch_up()
+                    if not _is_fixed(spec):
+                        self._context.leases.skip(network, attempt)
             raise refusal
         except BaseException:
             self._context.port_allocator.unbind(ports)
@@ -265,6 +267,9 @@ class Endpoints:
         except BaseException:
             before = replace(published, ports_withdrawn=endpoint.ports_withdrawn)
             await roll_back(f"publication of {endpoint.name}", self.unpublish(network, before))
+            known = self._records.endpoint(endpoint.id)
+            if known is None or not known.ports:  # that may have failed, as on a full disk; no record names them
+                self._context.port_allocator.unbind(ports)
             raise
 
     async def unpublish(self, network: Network, endpoint: Endpoint) -> None:
@@ -275,7 +280,14 @@ class Endpoints:
         await self._records.commit(put=[replace(endpoint, ports=(), direct_ports=())])
         self._context.port_allocator.unbind(endpoint.ports)
 
-    async def _finish_interrupted(self, network: Network, name: str) -> None:
+    async def close_ports(self, network: Network, endpoint: Endpoint) -> None:
+        """Do what :meth:`unpublish` does in the kernel; ports that are closed are no error."""
+        driver = self._context.drivers.working(network.driver)
+        if isinstance(driver, PortPublisher):
+            await driver.unpublish(network, endpoint)
+        self._context.port_allocator.unbind(endpoint.ports)
+
+    async def finish_interrupted(self, network: Network, name: str) -> None:
         """Finish a removal that failed half-way, so that it does not occupy its name and ports.
 
         The failed removal may not even be recorded.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from typing import Final
 
 from msgspec.structs import replace
@@ -25,6 +27,12 @@ from sandnet.model.ids import new_id
 
 _CHOSEN_TWICE: Final = {CLAIMED_ELSEWHERE, VNI_TAKEN}
 """Error codes of a choice that another host has made, too: it has claimed it, or its network was made here first."""
+PLANS: Final = 3
+"""Plans of one attempt, each beside the networks that were made during the one before."""
+_SHORTEST_RANGE: Final = 0.01
+_LONGEST_RANGE: Final = 1.0
+"""Seconds within which another choice waits at random; they double from the first to the longest. Each host takes the
+lowest that is free, so of those that choose at one instant a single one gets it."""
 
 
 class Networks:
@@ -132,41 +140,44 @@ class Networks:
 
     async def create_within(self, spec: NetworkSpec, *, predefined: bool = False) -> Network:
         """Create a network as :meth:`create` does, as part of an operation in progress."""
-        for _ in range(REQUESTED if spec.options.subnet or spec.options.vni else CHOICES):
+        for attempt in range(REQUESTED if spec.options.subnet or spec.options.vni else CHOICES):
             try:
                 return await self._create(spec, predefined=predefined)
             except Error as failure:
                 if failure.code not in _CHOSEN_TWICE:
                     raise
                 refusal = failure
+                await asyncio.sleep(_wait_at_random(attempt))
                 await self._records.catch_up()
         raise refusal
 
     async def _create(self, spec: NetworkSpec, *, predefined: bool) -> Network:
         driver = self._context.drivers.working(spec.driver)
-        await self._finish_interrupted(spec.name)
-        async with self._context.locks.hold("networks"):  # two plans at once would choose one subnet
-            self._refuse_taken(spec.name)
-            requested = Network(
-                id=spec.id or new_id(),
-                name=spec.name,
-                driver=spec.driver,
-                phase=Phase.CREATING,
-                sequence=self._records.next_sequence(),
-                created=time.time(),
-                options=spec.options,
-                labels=spec.labels,
-                predefined=predefined,
-            )
-            net = await self._planned(driver, requested)
-            self._refuse_taken(spec.name)  # another host's network may have come in between
-            self._creating[net.id] = asyncio.Event()
-            written = self._records.commit(put=[net])
-        try:
-            await written
-            return await self._make(net)
-        finally:
-            self._creating.pop(net.id).set()
+        await self.finish_interrupted(spec.name)
+        network_id = spec.id or new_id()
+        async with self._context.locks.hold(f"network/{network_id}"):  # what is creating without it was left half-way
+            async with self._context.locks.hold("networks"):  # two plans at once would choose one subnet
+                self._refuse_taken(spec.name)
+                requested = Network(
+                    id=network_id,
+                    name=spec.name,
+                    driver=spec.driver,
+                    phase=Phase.CREATING,
+                    sequence=self._records.next_sequence(),
+                    created=time.time(),
+                    options=spec.options,
+                    labels=spec.labels,
+                    predefined=predefined,
+                )
+                net = await self._planned(driver, requested)
+                self._refuse_taken(spec.name)  # another host's network may have come in between
+                self._creating[net.id] = asyncio.Event()
+                written = self._records.commit(put=[net])
+            try:
+                await written
+                return await self._make(net)
+            finally:
+                self._creating.pop(net.id).set()
 
     async def creation_ended(self, name: str) -> None:
         """Wait until no creation of a network of that name is in progress, whether it succeeds or fails."""
@@ -185,15 +196,33 @@ class Networks:
         return net
 
     async def _planned(self, driver: Driver, requested: Network) -> Network:
-        others = self._records.networks()
-        try:
-            return await driver.plan(requested, others)
-        except Error as failure:
-            if failure.kind is Kind.CONFLICT and self._records.networks() != others:
-                return await driver.plan(requested, self._records.networks())  # another host's was made during the plan
-            if failure.code == "pools_exhausted" and (unused := self._unused()):
-                failure.hint += f"; without endpoints: {some(unused)}"
-            raise
+        """Plan a network, beside all that are here when this returns.
+
+        The copy of another host's network may be made during the plan. Two networks with one VNI must never be here at
+        once: removing one of them takes it from both.
+        """
+        for _ in range(PLANS):
+            others = self._records.networks()
+            try:
+                net = await driver.plan(requested, others)
+            except Error as failure:
+                if failure.kind is Kind.CONFLICT and self._records.networks() != others:
+                    continue
+                if failure.code == "pools_exhausted" and (unused := self._unused()):
+                    failure.hint += f"; without endpoints: {some(unused)}"
+                raise
+            if not any(_clash(net, each) for each in self._made_since(others)):
+                return net
+        message = f"other hosts make networks all the time, and network {requested.name} finds no place beside them"
+        raise Error(Kind.CONFLICT, message, "repeat the request", CLAIMED_ELSEWHERE)
+
+    def _made_since(self, others: Sequence[Network]) -> Sequence[Network]:
+        """Return the networks that are here and not among these."""
+        found = self._records.networks()
+        if found == others:  # nearly always, and cheap: the records are the same objects
+            return ()
+        known = {net.id for net in others}
+        return [net for net in found if net.id not in known]
 
     def _unused(self) -> Sequence[str]:
         """Return the names of networks that have a subnet from the pools, and no endpoint."""
@@ -201,7 +230,7 @@ class Networks:
         nets = (net for net in chosen if not net.options.subnet and not net.options.bridge_address)
         return [net.name for net in nets if not self._records.endpoints_of(net.id)]
 
-    async def _finish_interrupted(self, name: str) -> None:
+    async def finish_interrupted(self, name: str) -> None:
         """Finish a removal that failed half-way, so that it does not occupy its name for ever.
 
         The failed removal may not even be recorded.
@@ -216,23 +245,25 @@ class Networks:
                         await self.remove(current)
 
     async def _roll_back(self, net: Network, *, force: bool) -> None:
-        """Remove what a failed create has made.
+        """Remove what a failed create has made; its lock is held.
 
         The record is set to removing first, so that a later request can finish it.
         """
-        async with self._context.locks.hold(f"network/{net.id}"):
-            await self._records.commit(put=[replace(net, phase=Phase.REMOVING)])
-            await self.remove(net, force=force)
+        removing = replace(net, phase=Phase.REMOVING)
+        await self._records.commit(put=[removing])
+        await self.remove(removing, force=force)
 
     async def remove(self, net: Network, *, force: bool = False) -> None:
         """Remove a network without endpoints, in any phase: the last step of a delete, a failed create or a restore.
+
+        One that is being created is removed on this host alone. It may be the copy of another host's network.
 
         Args:
             net: the network.
             force: remove it although its plugin is away, or refuses.
         """
         await asked(self._context.drivers[net.driver].delete_network(net), force=force)
-        await self._records.commit(delete=[net])
+        await self._records.commit(delete=[net], shared=net.phase is not Phase.CREATING)
         self._context.leases.forget(net.id)
         self._context.host_files.forget(net)
 
@@ -244,3 +275,18 @@ class Networks:
 
 def _ready(networks: list[Network]) -> list[Network]:
     return [net for net in networks if net.phase is Phase.READY]
+
+
+def _clash(one: Network, other: Network) -> bool:
+    """Return whether two networks have the same VNI, or addresses in common."""
+    pairs = product(_prefixes(one), _prefixes(other))
+    return (one.vni != 0 and one.vni == other.vni) or any(first.overlaps(second) for first, second in pairs)
+
+
+def _prefixes(net: Network) -> list[Prefix]:
+    return [subnet.prefix for subnet in (net.ipv4, net.ipv6) if subnet]
+
+
+def _wait_at_random(attempt: int) -> float:
+    """Return how many seconds to wait after an attempt was refused, counted from 0."""
+    return random.uniform(0, min(_SHORTEST_RANGE * 2**attempt, _LONGEST_RANGE))  # noqa: S311 - hosts are to differ

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import nullcontext
 from functools import partial
 
 from msgspec.structs import replace
@@ -185,8 +186,16 @@ class Restore:
         endpoints = {ep.id: ep for ep in self._records.endpoints() if ep.network_id in networks or self._is_left(ep)}
         attachments = self._records.attachments()
         await self._disconnect(a for a in attachments if a.phase is not Phase.READY or a.endpoint_id in endpoints)
-        await self._run_all("endpoint", map(self._remove_endpoint, endpoints.values()))
+        await self._run_all("endpoint", map(self._remove_interrupted_endpoint, endpoints.values()))
         await self._run_all("network", map(self._networks.remove, networks.values()))
+
+    async def _remove_interrupted_endpoint(self, endpoint: Endpoint) -> None:
+        """Remove an endpoint; the copy of another host's on this host alone: it may count there."""
+        cluster = self._context.cluster
+        shared = cluster.view.endpoint(endpoint.id) if cluster else None
+        is_copy = cluster is not None and shared is not None and shared.host != cluster.membership.name
+        with cluster.shared.only_here(endpoint.id) if cluster and is_copy else nullcontext():
+            await self._remove_endpoint(endpoint)
 
     def _is_left(self, endpoint: Endpoint) -> bool:
         """Return whether an interrupted operation left the endpoint, which no one would delete."""

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
-from sandnet.core.cluster.shared_values import AttachmentKey
+from sandnet.core.cluster.shared_values import AttachmentKey, attachment_key
 from sandnet.core.cluster.view import Held
 from sandnet.core.lifecycle.backends import Backends
 from sandnet.core.lifecycle.sandboxes import Sandboxes
 from sandnet.core.names.resolver_sync import ResolverSync
 from sandnet.core.replication.peer_replicas import PeerReplicas, remote_attachments
+from sandnet.core.replication.pending_rebalances import PendingRebalances
 from sandnet.core.runtime.context import Cluster
 from sandnet.core.runtime.locks import Locks
 from sandnet.core.state.leases import Leases
@@ -38,11 +39,12 @@ class AttachmentReplicas:
         resolver_sync: ResolverSync,
         sandboxes: Sandboxes,
         backends: Backends,
+        rebalances: PendingRebalances,
     ) -> None:
         self._records = records
         _, self._view, self._membership, self._shared = cluster
         self._peers, self._locks, self._leases, self._resolver_sync = peers, locks, leases, resolver_sync
-        self._sandboxes, self._backends = sandboxes, backends
+        self._sandboxes, self._backends, self._rebalances = sandboxes, backends, rebalances
 
     async def sync(self, endpoint_id: str, endpoint: Endpoint | None) -> None:
         """Bring the attachments to an endpoint into line; ``None``: it is not on this host."""
@@ -60,6 +62,10 @@ class AttachmentReplicas:
     # Those of other hosts.
 
     async def _sync_remote(self, endpoint_id: str, network: Network | None, endpoint: Endpoint | None) -> None:
+        await self._replace_remote(endpoint_id, network, endpoint)
+        await self._rebalances.apply(endpoint_id)
+
+    async def _replace_remote(self, endpoint_id: str, network: Network | None, endpoint: Endpoint | None) -> None:
         before = self._records.remote.of_endpoint(endpoint_id)
         after = remote_attachments(self._view, self._membership.name, endpoint_id) if endpoint else []
         if list(before) == after:
@@ -67,12 +73,11 @@ class AttachmentReplicas:
         gone = [each for each in before if each not in after]
         new = [each for each in after if each not in before]
         self._records.remote.replace(endpoint_id, after)
+        self._rebalances.add(endpoint_id)
         if network:
             self._leases.release(network, *_leased(gone))
             self._leases.hold(network, *_leased(after))
         await self._resolver_sync.remote_changed(gone, new)
-        if network and endpoint:
-            await self._backends.rebalance(network, endpoint)
 
     # This host's own.
 
@@ -123,13 +128,27 @@ class AttachmentReplicas:
                 await self._backends.rebalance(network, endpoint)
 
     async def _sync_holder(self, network: Network, endpoint: Endpoint) -> None:
-        """Take the endpoint's address over when the host is away that had it. One of several hosts does."""
-        if not self._backends.ready(endpoint) or self._view.is_held(endpoint.id):
-            return
-        async with self._locks.hold(f"endpoint/{endpoint.id}"):
-            for candidate in self._backends.ready(endpoint):
-                if not self._view.is_held(endpoint.id) and await self._shared.attachments.claim_address(candidate):
+        """Take the endpoint's address over when the host is away that had it. One of several hosts does.
+
+        Also finish that where it failed after the address was claimed.
+        """
+        if self._backends.ready(endpoint) and (not self._view.is_held(endpoint.id) or self._unfinished(endpoint)):
+            async with self._locks.hold(f"endpoint/{endpoint.id}"):
+                for candidate in self._unfinished(endpoint):
                     await self._backends.take_over(network, endpoint, candidate)
+                for candidate in self._backends.ready(endpoint):
+                    if not self._view.is_held(endpoint.id) and await self._shared.attachments.claim_address(candidate):
+                        await self._backends.take_over(network, endpoint, candidate)
+
+    def _unfinished(self, endpoint: Endpoint) -> list[Attachment]:
+        """Return the attachment of this host that has the endpoint's address in the store, and not here; or none."""
+        holder = self._view.holder(endpoint.id)
+        held_by = attachment_key(holder.value.decode()) if holder else None
+        return [
+            each
+            for each in self._backends.ready(endpoint)
+            if not each.holder and held_by == AttachmentKey(endpoint.id, self._membership.name, each.container_id)
+        ]
 
 
 def _leased(attachments: Sequence[RemoteAttachment]) -> Iterator[Interface | None]:

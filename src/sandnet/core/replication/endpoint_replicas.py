@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 
 from msgspec.structs import replace
 
@@ -40,6 +41,8 @@ class EndpointReplicas:
         self._resolver_sync, self._host_files = resolver_sync, host_files
         self._unanswered: set[str] = set()
         """Endpoints whose containers were all on hosts that are away: their names are not answered."""
+        self._limited: set[str] = set()
+        """Endpoints whose containers do not have the limits of the record yet: an attempt may have failed after it."""
         self._avoided: dict[str, str] = {}
         """Endpoints with addresses that are allocated last, and their networks."""
 
@@ -58,24 +61,34 @@ class EndpointReplicas:
                 network = self._records.network(shared.endpoint.network_id)
                 if network is None or network.phase is not Phase.READY:
                     return None  # it is tried again when its network is there
-                if local is None and own and shared.number:
+                ended = own and shared.number != 0 and (local is None or local.phase is Phase.REMOVING)
+                if ended and self._is_attached_elsewhere(endpoint_id):
+                    await self._shared.end_owned_endpoint(endpoint_id)  # other hosts' containers have kept it
+                if ended and local is None:
                     await self._shared.delete_endpoint(shared.endpoint)  # its owner ended while the store was away
                     return None
-                if local and local.phase is Phase.REMOVING and own and shared.number:
-                    shared = None  # its owner ended; other hosts' containers have kept it
+                if ended:
+                    shared = None
                 else:
                     kept = await self._keep(network, local, shared, own=own)
                     await self._answer(network, kept)
             deleted = local is not None and local.phase is not Phase.CREATING and self._is_shared(local)
         if shared:
-            if local and local.bandwidth != kept.bandwidth:
+            if endpoint_id in self._limited:
                 await self._updates.apply(endpoint_id)
+                self._limited.discard(endpoint_id)
             return kept
         if deleted:
+            self._limited.discard(endpoint_id)
             self._unanswered.discard(endpoint_id)
             self._log_detached(endpoint_id)
-            await self._removal.endpoint_within(endpoint_id, force=True)
+            with nullcontext() if own else self._shared.only_here(endpoint_id):
+                await self._removal.endpoint_within(endpoint_id, force=True)
         return None
+
+    def _is_attached_elsewhere(self, endpoint_id: str) -> bool:
+        held = self._view.attachments(endpoint_id)
+        return any(each.key.host != self._membership.name for each in held)
 
     def _avoid_void(self, endpoint_id: str) -> None:
         """Let addresses that no longer count be allocated last: after a short outage their host claims them again."""
@@ -112,10 +125,15 @@ class EndpointReplicas:
             return copy
         if local.phase is Phase.CREATING:
             return local
-        ports = local.ports if local.phase is Phase.READY else ()  # a removal that the store refused has closed them
+        ports = local.ports
+        if local.phase is not Phase.READY:  # a removal that the store refused has closed them, one that failed may not
+            await self._removal.close_ports(local)
+            ports = ()
         after = replace(shared.endpoint, sequence=local.sequence, ports=ports, process=local.process)
         after = replace(after, ports_withdrawn=local.ports_withdrawn)
         after = replace(after, orphaned=local.orphaned) if own else replace(after, owner="")
+        if after.bandwidth != local.bandwidth:
+            self._limited.add(after.id)
         if after != local:  # also on the host that created it: its own state may be an earlier one
             await self._records.commit(put=[after], shared=False)
             await self._resolver_sync.endpoint_added(network, after)

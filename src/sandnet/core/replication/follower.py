@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -32,10 +32,13 @@ FIRST_PASS: Final = 10.0
 """Seconds that the start waits until what other hosts have is made here."""
 CATCH_UP: Final = 1.0
 """Seconds that a refused change waits until this host knows what refused it."""
+MOST_REFRESHED: Final = 100
+"""Attachments of other hosts that are looked up before they make this host refuse a request."""
 WATCH_AGAIN: Final = 1.0
 """Seconds from the end of a watch to the next one, which begins with all that there is."""
 AUDIT: Final = 15.0
-"""Seconds from one comparison of this host's own attachments with the shared store to the next."""
+"""Seconds from one comparison of this host's own attachments, and of one network's peers, with the shared store to the
+next."""
 
 
 class WatchFollower:
@@ -87,6 +90,7 @@ class WatchFollower:
         """Bring this host into line, once its own state is restored, and from now on."""
         self._tasks += [asyncio.create_task(each) for each in (self._queue.run(), self._audit())]
         self._shared.caught_up, self._shared.changed = self._reached, self._queue.add
+        self._shared.refreshed = self._refreshed
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_PASS):
                 await self._queue.drained()
@@ -99,6 +103,20 @@ class WatchFollower:
                     await self._advanced.wait()
                 self._queue.retry()
                 await self._queue.drained()
+
+    async def _refreshed(self, endpoint_ids: Iterable[str]) -> bool:
+        others = (held for each in endpoint_ids for held in self._view.attachments(each))
+        keys = [held.entry.key for held in others if held.key.host != self._membership.name][:MOST_REFRESHED]
+        if not keys or self.store_problems:
+            return False
+        try:
+            found = await self._store.read(keys, deadline=CATCH_UP)
+        except Error:
+            return False
+        if len(found.entries) == len(keys):
+            return False
+        await self._reached(found.revision)
+        return True
 
     async def close(self) -> None:
         """Stop following."""
@@ -139,6 +157,7 @@ class WatchFollower:
     def _concerned(self, keys: Iterable[str]) -> set[str]:
         """Return the objects that have to be looked at when these keys change."""
         found: set[str] = set()
+        hosts: set[str] = set()
         for key in keys:
             if key.startswith(NETWORKS):
                 found.add(key)
@@ -152,19 +171,21 @@ class WatchFollower:
                 self._membership.check()
             elif key.startswith((ALIVE, HOSTS)):
                 found.update([HOSTS] if key.startswith(HOSTS) else [])
-                found.update(self._of_host(key.partition("/")[2]))
+                hosts.add(key.partition("/")[2])
+        found.update(self._of_hosts(hosts))
         return found
 
-    def _of_host(self, host: str) -> Iterator[str]:
-        for held in self._view.attachments_of_host(host):
-            yield f"{ENDPOINTS}{held.key.endpoint_id}"
-        for endpoint_id in self._view.endpoint_ids():
+    def _of_hosts(self, hosts: Collection[str]) -> Iterator[str]:
+        """Yield the endpoints that have something of some hosts. Each endpoint is looked at once, however many."""
+        for host in hosts:
+            yield from (f"{ENDPOINTS}{held.key.endpoint_id}" for held in self._view.attachments_of_host(host))
+        for endpoint_id in self._view.endpoint_ids() if hosts else ():
             shared = self._view.endpoint(endpoint_id)
-            if shared and shared.host == host and shared.number:
+            if shared and shared.host in hosts and shared.number:
                 yield f"{ENDPOINTS}{endpoint_id}"
 
     async def _claim_again(self) -> None:
-        self._queue.add(self._of_host(self._membership.name))
+        self._queue.add(self._of_hosts({self._membership.name}))
         self._queue.add(self._local())
 
     def _local(self) -> Iterator[str]:
@@ -175,7 +196,17 @@ class WatchFollower:
     async def _audit(self) -> None:
         while True:
             await asyncio.sleep(AUDIT)
-            await self._claim_again()
+            await self.audit()
+
+    async def audit(self) -> None:
+        """Compare this host's own attachments, and the peers of a network, with the shared store."""
+        if self._queue.is_idle and not self._queue.problems:  # else they differ because they are to be changed
+            try:
+                await self._peers.audit()
+            except Exception as failure:  # the next audit must not be lost, and neither may the claims
+                unexpected = None if isinstance(failure, Error) else failure
+                _log.warning("the peers of a network were not compared: %s", failure, exc_info=unexpected)
+        await self._claim_again()
 
     async def _work(self, key: str) -> None:
         kind, _, name = key.partition("/")

@@ -40,7 +40,7 @@ class NetworkReplicas:
         """
         async with self._locks.hold(f"network/{network_id}"):
             shared, local = self._view.network(network_id), self._records.network(network_id)
-            if shared and local and local.phase is Phase.REMOVING:  # refused at the end: another host uses it
+            if shared and local and local.phase is not Phase.READY:  # left half-way, or another host uses it
                 await self._drivers[local.driver].delete_network(local)
                 await self._records.commit(delete=[local], shared=False)
                 local = None
@@ -50,7 +50,8 @@ class NetworkReplicas:
             changed = shared and local and local.phase is Phase.READY and shared_network(local) != shared
             if changed and shared and local:
                 await self._change(local, shared.network)
-            deleted = shared is None and local is not None and local.phase is Phase.READY
+            # one that was left half-way is removed, too: nothing else would finish it
+            deleted = shared is None and local is not None
         if changed:
             await self._updates.apply(network_id)
         if deleted:
@@ -76,6 +77,10 @@ class NetworkReplicas:
         for holder in self._records.networks_named(network.name):
             message = f"network {network.name} of other hosts is not on this one: network {holder.id[:12]} has its name"
             raise Error(Kind.NAME_TAKEN, message, "delete one of the two")
+        for former in self._records.networks():
+            if network.vni and former.vni == network.vni:  # its removal would take what both have from the kernel
+                message = f"network {network.name} waits until {former.name}, which had its VNI, is removed here"
+                raise Error(Kind.UNAVAILABLE, message)
 
     async def _change(self, local: Network, shared: Network) -> None:
         own = replace(

@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+import logging
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 from sandnet.core.cluster.view import ClusterView, Held
 from sandnet.core.runtime.locks import Locks
 from sandnet.core.state.records import Records
 from sandnet.drivers.base import Driver, HostAware, PeerAware
-from sandnet.model import Endpoint, Network, Peer
+from sandnet.model import Endpoint, Network, Peer, Phase
 from sandnet.model.remote_attachment import RemoteAttachment
 from sandnet.model.tunnel import TunnelHost, tunnel_address
 
+_log = logging.getLogger(__name__)
+
+SLICE: Final = 100
+"""Endpoints that an audit looks at before it lets requests go on: a millisecond or two."""
+
 _Peers = dict[str, Peer]
 """The peers of one endpoint, by MAC."""
+
+
+class _GivenPeers:
+    """What the driver of one network has, or may have while it is given.
+
+    A MAC belongs to the address, so a new endpoint may have that of one that is deleted. Its peer is that of the
+    endpoint that was given last.
+    """
+
+    def __init__(self) -> None:
+        self.of_endpoints: dict[str, _Peers] = {}
+        self._owners: dict[str, str] = {}
+        """By MAC: the endpoint."""
+
+    def replace(self, endpoint_id: str, after: _Peers) -> tuple[list[Peer], list[str]]:
+        """Replace the peers of an endpoint; return those to put, and the MACs of those to drop."""
+        before = self.of_endpoints.get(endpoint_id, {})
+        put = [peer for mac, peer in after.items() if before.get(mac) != peer]
+        drop = [mac for mac in before if mac not in after and self._owners.get(mac) == endpoint_id]
+        self._owners.update((peer.mac, endpoint_id) for peer in put)
+        for mac in drop:
+            del self._owners[mac]
+        self.of_endpoints[endpoint_id] = after
+        return put, drop
 
 
 class PeerReplicas:
@@ -29,8 +62,11 @@ class PeerReplicas:
     def __init__(self, records: Records, view: ClusterView, host: str, drivers: Mapping[str, Driver]) -> None:
         self._records, self._view, self._host, self._drivers = records, view, host, drivers
         self._locks = Locks()
-        self._given: dict[str, dict[str, _Peers]] = {}
-        """By network and endpoint; a network without an entry gets all its peers."""
+        self._given: dict[str, _GivenPeers] = {}
+        self._audited = ""
+        """The network that was compared last."""
+        self._uncertain: set[str] = set()
+        """Networks of which the driver was not given all: they get all their peers again."""
 
     async def sync_hosts(self) -> None:
         """Give each driver the hosts that have published how they are reached; those that are away may come back.
@@ -56,7 +92,8 @@ class PeerReplicas:
             driver = self._drivers.get(network.driver) if network else None
             if made or network is None:
                 self._given.pop(network_id, None)
-            if network and isinstance(driver, PeerAware) and network_id not in self._given:
+                self._uncertain.discard(network_id)
+            if network and isinstance(driver, PeerAware) and self._known(network_id) is None:
                 await self._give_all(network, driver)
 
     async def sync(
@@ -74,35 +111,79 @@ class PeerReplicas:
         if not isinstance(driver, PeerAware):
             return
         async with self._locks.hold(network.id):
-            given = self._given.get(network.id)
+            given = self._known(network.id)
             if given is None:
                 await self._give_all(network, driver)
                 return
-            before, after = given.get(endpoint_id, {}), _peers(network, attachments, endpoint)
-            put = [peer for mac, peer in after.items() if before.get(mac) != peer]
-            drop = [mac for mac in before if mac not in after]
+            put, drop = given.replace(endpoint_id, _peers(network, attachments, endpoint))
             if put or drop:
-                del self._given[network.id]  # if this fails, the next attempt gives all peers
+                self._uncertain.add(network.id)  # if this fails, the next attempt gives all peers
                 await driver.change_peers(network, put, drop)
-                self._given[network.id] = given
-            given[endpoint_id] = after
+                self._uncertain.discard(network.id)
             if endpoint is None:
-                del given[endpoint_id]
+                del given.of_endpoints[endpoint_id]
 
     def network_of(self, endpoint_id: str) -> str:
-        """Return the network whose driver was given peers of an endpoint, perhaps before this host had a copy of it;
-        empty: none was.
+        """Return the network whose driver was given peers of an endpoint, or is being given them, perhaps before this
+        host had a copy of it; empty: none was.
         """
-        return next((network_id for network_id, given in self._given.items() if endpoint_id in given), "")
+        networks = (network_id for network_id, given in self._given.items() if endpoint_id in given.of_endpoints)
+        return next(networks, "")
 
-    async def _give_all(self, network: Network, driver: PeerAware) -> None:
-        given: dict[str, _Peers] = {}
+    async def audit(self) -> None:
+        """Compare the peers that one driver has with the store, and give them all again if they differ.
+
+        Each call compares the next network. So whatever goes wrong between the store and a driver does not stay, and an
+        audit does not cost more the more networks there are.
+
+        Raises:
+            Error: the kernel refuses.
+        """
+        networks = sorted(self._given)
+        if not networks:
+            return
+        self._audited = networks[bisect_right(networks, self._audited) % len(networks)]
+        async with self._locks.hold(self._audited):
+            network = self._records.network(self._audited)
+            driver = self._drivers.get(network.driver) if network else None
+            if network is None or network.phase is not Phase.READY or self._known(network.id) is None:
+                return
+            if not isinstance(driver, PeerAware):
+                return
+            wanted: _Peers = {}
+            for number, (_, peers) in enumerate(self._wanted(network), 1):
+                wanted.update(peers)
+                if number % SLICE == 0:
+                    await asyncio.sleep(0)
+            if await driver.has_peers(network, [*wanted.values()]):
+                return
+            # the view may have changed between the slices: all at once, before anything is done about it
+            wanted = {mac: peer for _, peers in self._wanted(network) for mac, peer in peers.items()}
+            if not await driver.has_peers(network, [*wanted.values()]):
+                _log.warning("network %s: its peers are not those of the store: they are given again", network.name)
+                await self._give_all(network, driver)
+
+    def _wanted(self, network: Network) -> Iterator[tuple[str, _Peers]]:
+        """Yield each endpoint of a network that counts, and its peers."""
         for endpoint_id in self._view.endpoint_ids(network.id):
             shared = self._view.endpoint(endpoint_id)
-            attachments = remote_attachments(self._view, self._host, endpoint_id)
-            given[endpoint_id] = _peers(network, attachments, shared.endpoint if shared else None)
-        await driver.set_peers(network, [peer for peers in given.values() for peer in peers.values()])
-        self._given[network.id] = given
+            if shared and self._view.counts_endpoint(shared):
+                attachments = remote_attachments(self._view, self._host, endpoint_id)
+                yield endpoint_id, _peers(network, attachments, shared.endpoint)
+
+    async def _give_all(self, network: Network, driver: PeerAware) -> None:
+        given, peers = _GivenPeers(), dict[str, Peer]()
+        for endpoint_id, found in self._wanted(network):
+            given.replace(endpoint_id, found)
+            peers.update(found)
+        self._given[network.id] = given  # before the driver has them: an endpoint may be deleted in between
+        self._uncertain.add(network.id)
+        await driver.set_peers(network, [*peers.values()])
+        self._uncertain.discard(network.id)
+
+    def _known(self, network_id: str) -> _GivenPeers | None:
+        """Return what the driver of a network has; ``None``: that is not known."""
+        return None if network_id in self._uncertain else self._given.get(network_id)
 
 
 def remote_attachments(view: ClusterView, host: str, endpoint_id: str) -> list[RemoteAttachment]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from sandnet.core.cluster.shared_values import SharedEndpoint
-from sandnet.core.lifecycle.backends import Backends
 from sandnet.core.lifecycle.sandboxes import Sandboxes
+from sandnet.core.replication.pending_rebalances import PendingRebalances
 from sandnet.core.runtime.context import Cluster
 from sandnet.core.runtime.locks import Locks
 from sandnet.core.state.records import Records
@@ -21,9 +21,9 @@ class PortReplicas:
     """
 
     def __init__(
-        self, records: Records, cluster: Cluster, locks: Locks, sandboxes: Sandboxes, backends: Backends
+        self, records: Records, cluster: Cluster, locks: Locks, sandboxes: Sandboxes, rebalances: PendingRebalances
     ) -> None:
-        self._records, self._locks, self._sandboxes, self._backends = records, locks, sandboxes, backends
+        self._records, self._locks, self._sandboxes, self._rebalances = records, locks, sandboxes, rebalances
         _, self._view, self._membership, self._shared = cluster
 
     async def sync(self, endpoint_id: str) -> None:
@@ -41,8 +41,9 @@ class PortReplicas:
             return
         ports = shared.ports if is_own else self._shared_ports(shared)
         if endpoint.ports != ports and not (is_own and endpoint.ports):
+            self._rebalances.add(endpoint_id)
             await self._sandboxes.replace_ports(endpoint_id, ports)
-            await self._spread(endpoint_id)
+        await self._rebalances.apply(endpoint_id)
 
     async def _withdraw(self, endpoint_id: str) -> None:
         """Let the other hosts know that the ports were withdrawn: the store may have been away then."""
@@ -51,13 +52,6 @@ class PortReplicas:
             if endpoint and endpoint.phase is Phase.READY and endpoint.ports_withdrawn:
                 await self._shared.withdraw_ports(endpoint_id)
                 await self._records.commit(put=[replace(endpoint, ports_withdrawn=False)], shared=False)
-
-    async def _spread(self, endpoint_id: str) -> None:
-        """Spread flows that come through the ports over this host's containers."""
-        endpoint = self._records.endpoint(endpoint_id)
-        network = self._records.network(endpoint.network_id) if endpoint else None
-        if network and endpoint:
-            await self._backends.rebalance(network, endpoint)
 
     def _shared_ports(self, shared: SharedEndpoint) -> tuple[BoundPort, ...]:
         """Return the ports that this host publishes, too: not those at one address of the other host."""

@@ -46,6 +46,11 @@ class WorkQueue:
         """One text for each object whose latest attempt failed."""
         return [failure.text for failure in self._failures.values()]
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether all objects are in line, but for those that failed."""
+        return self._idle.is_set()
+
     def add(self, keys: Iterable[str]) -> None:
         """Add objects; those that wait after a failure are tried at once."""
         for key in keys:
@@ -105,6 +110,8 @@ class WorkQueue:
             self._failures[key] = _FailedWork(time.monotonic() + delay, delay, f"{key}: {failure}")
             if not isinstance(failure, Error):
                 _log.exception("%s could not be brought into line with the shared store", key)
+            elif before and before.delay < delay == LONGEST_DELAY:
+                _log.warning("%s is still not in line with the shared store: %s", key, failure)
         else:
             self._failures.pop(key, None)
         finally:

@@ -32,6 +32,10 @@ class Locks:
         """
         return _Hold(self._locks, sorted(set(names)), self._deadline if max_wait is None else max_wait)
 
+    def are_free(self, *names: str) -> bool:
+        """Return whether no one holds any of these locks, or waits for it."""
+        return self._locks.keys().isdisjoint(names)
+
 
 class _Lock(asyncio.Lock):
     """A lock that knows how many hold it or wait for it."""

@@ -119,10 +119,10 @@ async def alongside(other: asyncio.Future[None]) -> AsyncIterator[None]:
 async def roll_back(what: str, removal: Coroutine[Any, Any, object]) -> None:
     """Remove what a failed change has made.
 
-    The change's own error is the one to report, so a failure here is only logged: the record stays, and the next
-    restore removes what it names.
+    The change's own error is the one to report, so a failure here is only logged: the record stays, and garbage
+    collection removes what it names.
     """
     try:
         await removal
     except Exception:
-        _log.exception("%s could not be removed after a failure; the next start tries again", what)
+        _log.exception("%s could not be removed after a failure; it is tried again", what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Iterable
 from contextlib import ExitStack, suppress
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IPv6Network, ip_address, ip_interface
@@ -15,6 +16,8 @@ from sandnet.model import Address, Attachment, EndpointSpec, Interface, Network,
 from sandnet.model.address import mac_for, new_mac
 from sandnet.model.remote_attachment import RemoteAttachment
 
+FIRST_SKIP = 16
+MOST_DOUBLINGS = 8
 EMBED_UP_TO = 80
 """The longest IPv6 prefix that has room for the MAC in the last six bytes of an address."""
 
@@ -102,6 +105,17 @@ class Leases:
             (net.id, str(ipv4)) if ipv4 and not spec.address else None,
             tuple(_on_network(net, each) for each in spec.additional_addresses),
         )
+
+    def skip(self, net: Network, attempt: int) -> None:
+        """Let the next chosen addresses be some further on, at random: several hosts choose at this instant.
+
+        Args:
+            net: the network.
+            attempt: how many attempts were refused before, from 0; the range doubles with each.
+        """
+        for pool in self._pools_of(net)[:2]:
+            if pool:
+                pool.skip(secrets.randbelow(FIRST_SKIP << min(attempt, MOST_DOUBLINGS)))
 
     def release(self, net: Network, *interfaces: Interface | None) -> None:
         """Release addresses; they are reused last. One that a container engine has claimed stays leased."""

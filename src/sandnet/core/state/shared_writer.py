@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from sandnet.core.state.events import Transition
@@ -35,6 +35,13 @@ class SharedWriter(Protocol):
 
     async def catch_up(self) -> None:
         """Wait, not for long, until this host knows what refused the last claim, so that it can choose otherwise."""
+        ...
+
+    async def refresh(self, endpoint_ids: Iterable[str]) -> bool:
+        """Look in the shared store whether other hosts still have all containers of some endpoints that this one knows.
+
+        Return whether they do not; then this host knows that when this returns. While the store is away, they do.
+        """
         ...
 
     def written(self, transitions: Sequence[Transition]) -> None:

@@ -44,6 +44,8 @@ from sandnet.model.tunnel import HostTunnel, TunnelHost
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
+GRO_FLUSH_TIMEOUT: Final = 50_000
+"""Nanoseconds: wireguard-go gives the kernel one packet at a time, and each would pass the bridge by itself."""
 NO_SHARED_STORE: Final = "overlay networks need a store that the hosts share: --store etcd://HOST:2379/PREFIX"
 
 
@@ -183,6 +185,7 @@ class OverlayDriver:
             self._settings.port,
             net.mtu,
             isolated=not net.options.icc,
+            gro_flush_timeout=GRO_FLUSH_TIMEOUT if net.options.encrypted else 0,
         )
 
     def _make_port(self, port: VxlanPort, table: PeerTable | None) -> None:
@@ -216,8 +219,17 @@ class OverlayDriver:
         async with self._locks[net.id]:
             await self._change_peers(net, await self._reachable(net, put), [*drop, *(peer.mac for peer in put)])
 
+    async def has_peers(self, net: Network, peers: Sequence[Peer]) -> bool:
+        """Return whether the peers of the network are these; see :class:`PeerAware`."""
+        table = self._tables.get(net.id)
+        return table is not None and table.holds(await self._reachable(net, peers))
+
     async def _change_peers(self, net: Network, put: Sequence[Peer], drop: Sequence[str]) -> None:
-        removed, added = self._tables[net.id].change(put, drop)
+        await self._write_change(net, put, drop, *self._tables[net.id].change(put, drop))
+
+    async def _write_change(
+        self, net: Network, put: Sequence[Peer], drop: Sequence[str], removed: PeerEntries, added: PeerEntries
+    ) -> None:
         async with self._packet_filter.changing() as changes:
             await self._workers.run(changes.peer_changes(net, put, drop).apply)
         if removed.total or added.total:
@@ -335,22 +347,22 @@ class OverlayDriver:
         await self._segment.delete_endpoint(net, ep)
 
     async def join(self, net: Network, ep: Endpoint, att: Attachment, set_up: RunWith[T]) -> T:
-        """Set what the port may send; it is no peer any more, if it was."""
-        await self._forget_peer(net, att)
+        """Set what the port may send; a peer with its MAC is hidden while it is here."""
+        await self._hide_peer(net, att)
         return await self._segment.join(net, ep, att, set_up)
 
     async def join_backend(
         self, net: Network, ep: Endpoint, att: Attachment, backends: Sequence[Attachment], set_up: RunBetween[T]
     ) -> T:
         """Do as :meth:`join`, and spread flows over backends; see :class:`LoadBalancing`."""
-        await self._forget_peer(net, att)
+        await self._hide_peer(net, att)
         return await self._segment.join_backend(net, ep, att, backends, set_up)
 
-    async def _forget_peer(self, net: Network, att: Attachment) -> None:
-        """Remove the peer with the attachment's MAC: it moved here before its former host's record was changed."""
+    async def _hide_peer(self, net: Network, att: Attachment) -> None:
+        """Hide the peer with the attachment's MAC: its former host's record is not changed yet, or it moves away."""
         if att.mac in self._tables.get(net.id, ()):
             async with self._locks[net.id]:
-                await self._change_peers(net, (), [att.mac])
+                await self._write_change(net, (), [att.mac], *self._tables[net.id].hide(att.mac))
 
     def port_limits(self, net: Network, ep: Endpoint) -> PortLimits:
         """Return the limits of an endpoint's ports; see :class:`TrafficShaping`."""
@@ -363,19 +375,23 @@ class OverlayDriver:
     async def leave(self, net: Network, gone: Sequence[Attachment], tear_down: RunWith[None]) -> None:
         """Remove what their ports have."""
         await self._segment.leave(net, gone, tear_down)
-        await self._restore_neighbours(net, gone)
+        await self._reveal_peers(net, gone)
 
     async def leave_backend(
         self, net: Network, ep: Endpoint, att: Attachment, backends: Sequence[Attachment], tear_down: RunBetween[None]
     ) -> None:
         """Do as :meth:`leave`, and spread flows over the remaining backends; see :class:`LoadBalancing`."""
         await self._segment.leave_backend(net, ep, att, backends, tear_down)
-        await self._restore_neighbours(net, [att])
+        await self._reveal_peers(net, [att])
 
-    async def _restore_neighbours(self, net: Network, gone: Sequence[Attachment]) -> None:
-        """Add the neighbour entries again of addresses that peers have by now, and that a leave deleted."""
-        table = self._tables.get(net.id)
-        addresses = [own.ip for each in gone for own in each.addresses]
-        entries = table.neighbours(addresses) if table else NO_ENTRIES
-        if entries.total:
-            await self._workers.run(self._change_entries, net, NO_ENTRIES, entries)
+    async def _reveal_peers(self, net: Network, gone: Sequence[Attachment]) -> None:
+        """Add the entries of peers that the attachments hid, and neighbours whose entries a leave deleted."""
+        if net.id not in self._tables:
+            return
+        async with self._locks[net.id]:
+            table = self._tables.get(net.id, PeerTable(net))  # the network may be deleted by now
+            if hidden := table.hidden(each.mac for each in gone):
+                await self._change_peers(net, hidden, ())
+            entries = table.neighbours(own.ip for each in gone for own in each.addresses)
+            if entries.total:
+                await self._workers.run(self._change_entries, net, NO_ENTRIES, entries)

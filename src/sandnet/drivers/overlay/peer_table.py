@@ -14,11 +14,15 @@ class PeerTable:
 
     An address has one owner: the peer that was put last with it. So the order in which a service's former and its next
     holder are changed does not matter.
+
+    A peer with the MAC of a container on this host is hidden: it has no entries until it is revealed. Either the
+    endpoint has just moved here, or the container is about to lose it to the peer's host.
     """
 
     def __init__(self, net: Network, peers: Iterable[Peer] = ()) -> None:
         self._has_ipv6 = net.ipv6 is not None
         self._peers: dict[bytes, Peer] = {}
+        self._hidden: dict[bytes, Peer] = {}
         self._owners: dict[bytes, bytes] = {}
         """By address: the MAC of its owner."""
         for peer in peers:
@@ -30,6 +34,10 @@ class PeerTable:
     def __len__(self) -> int:
         return len(self._peers)
 
+    def holds(self, peers: Iterable[Peer]) -> bool:
+        """Return whether these are all peers, the hidden ones included."""
+        return {_packed(peer.mac): peer for peer in peers} == self._peers | self._hidden
+
     def change(self, put: Collection[Peer], drop: Collection[str]) -> tuple[PeerEntries, PeerEntries]:
         """Change some peers; return the entries to remove and those to add, of these peers alone."""
         macs = {_packed(mac) for mac in drop} | {_packed(peer.mac) for peer in put}
@@ -37,6 +45,7 @@ class PeerTable:
         touched |= {own for peer in put for own in self._addresses(peer)}
         before = self._entries(macs, touched)
         for mac in macs:
+            self._hidden.pop(mac, None)
             if peer := self._peers.pop(mac, None):
                 for own in self._addresses(peer):
                     if self._owners.get(own) == mac:
@@ -45,6 +54,18 @@ class PeerTable:
             self._put(peer)
         after = self._entries(macs, touched)
         return before.without(after), after.without(before)
+
+    def hide(self, mac: str) -> tuple[PeerEntries, PeerEntries]:
+        """Hide a peer; return the entries to remove and those to add, as :meth:`change` does."""
+        peer = self._peers.get(_packed(mac))
+        entries = self.change((), [mac])
+        if peer:
+            self._hidden[_packed(mac)] = peer
+        return entries
+
+    def hidden(self, macs: Iterable[str]) -> list[Peer]:
+        """Return the hidden ones of some peers. They are revealed when they are put again."""
+        return [self._hidden[mac] for mac in map(_packed, macs) if mac in self._hidden]
 
     def entries(self) -> PeerEntries:
         """Return the entries of all peers."""

@@ -28,7 +28,7 @@ def port_faults(net: Network, found: VxlanPort | None, wanted: VxlanPort) -> Ite
         yield Fault("network", net.id, f"VXLAN link {wanted.name} is down, learns senders, or is flooded", reason)
     if not wanted.mtu:
         found = found._replace(mtu=0)
-    names = (name for name in VxlanPort._fields if name != "closed")
+    names = (name for name in VxlanPort._fields if name not in ("closed", "gro_flush_timeout"))
     for name in names:
         present, needed = getattr(found, name), getattr(wanted, name)
         if present != needed:

@@ -119,7 +119,13 @@ class MemberConnection(asyncio.Protocol):
         self._fail(ConnectionResetError("the connection was closed by the other side"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note that the connection has ended."""
+        """Note that the connection has ended.
+
+        TCP's own timeout is a ``TimeoutError``. Callers would take it for one of theirs, and read from the connection
+        again.
+        """
+        if isinstance(exc, TimeoutError):
+            exc = ConnectionResetError("the other side did not answer any more")
         self._fail(exc or ConnectionResetError("the connection was closed by the other side"))
 
     # Called by the parser.

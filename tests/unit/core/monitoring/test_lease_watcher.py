@@ -97,6 +97,8 @@ async def test_lease_that_ended_takes_the_address_away(core: CoreInProcess, web:
 
 async def test_lease_that_is_not_renewed_is_a_problem(core: CoreInProcess, web: Endpoint) -> None:
     del core.kernel.dhcp_clients.reports[web.id]
+    reads = core.kernel.calls.count("dhcp_clients.states")
+    await until(lambda: core.kernel.calls.count("dhcp_clients.states") > reads + 1)  # one may have been under way
     current = core.controller.endpoints.get(web.id)
     await core.controller._context.records.commit(put=[replace(current, lease=lease(since=900))])
     await until(lambda: any("is not renewed by 192.0.2.1" in each for each in core.controller.health().problems))

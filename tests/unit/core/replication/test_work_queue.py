@@ -28,6 +28,26 @@ async def test_failed_object_is_tried_again_until_it_succeeds(monkeypatch: pytes
     running.cancel()
 
 
+async def test_lasting_failure_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(work_queue, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(work_queue, "LONGEST_DELAY", 0.003)
+    attempts = 0
+
+    async def work(key: str) -> None:
+        nonlocal attempts
+        attempts += 1
+        raise Error(Kind.UNAVAILABLE, "not now")
+
+    queue = WorkQueue(work)
+    queue.add(["endpoint/a"])
+    running = asyncio.create_task(queue.run())
+    await until(lambda: attempts >= 6)
+    running.cancel()
+    assert caplog.messages == ["endpoint/a is still not in line with the shared store: not now"]
+
+
 async def test_queue_sleeps_while_a_failed_object_is_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """It counted the object's delay, which was over, and went round without a pause until the attempt ended."""
     monkeypatch.setattr(work_queue, "FIRST_DELAY", 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -84,3 +85,31 @@ async def test_refused_address_of_a_backend_is_not_free_here(hosts: Hosts) -> No
     with pytest.raises(Error) as refused:
         await two.endpoint("cache", address=wanted[0])
     assert refused.value.code == "address_taken"
+
+
+async def test_many_hosts_choose_addresses_of_one_network_at_once(tmp_path: Path) -> None:
+    """Each took the next free address, so one of nine got it, and some gave up after 16 attempts."""
+    async with several_hosts(tmp_path, 9) as found:
+        await found[0].network(subnet=IPv4Network("10.99.0.0/16"))
+        for host in found:
+            await host.in_line()
+
+        async def create(host: HostInProcess) -> None:
+            for number in range(12):
+                await host.endpoint(f"{host.name}-{number}")
+
+        await asyncio.gather(*map(create, found))
+        for host in found:
+            await host.in_line()
+        assert len(found[0].names()) == 9 * 12
+
+
+async def test_many_hosts_create_a_network_at_once(tmp_path: Path) -> None:
+    """Each took the lowest subnet and VNI that were free, so one of them got it, and some gave up after 16 attempts."""
+    async with several_hosts(tmp_path, 24) as found:
+        for host in found:
+            host.pace = lambda: asyncio.sleep(0.002)
+        await asyncio.gather(*(host.network(host.name) for host in found))
+        await found[0].in_line()
+        networks = [found[0].controller.networks.find(host.name) for host in found]
+        assert len({net.vni for net in networks}) == len({net.ipv4 for net in networks}) == len(found)

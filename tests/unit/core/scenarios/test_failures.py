@@ -14,6 +14,8 @@ from sandnet.model import ParentUpdate
 from tests.support.core_in_process import CoreInProcess, mapping
 
 BROKEN = Error(Kind.INTERNAL, "broken on purpose")
+THEIRS = "/theirs"
+"""Another program's namespace."""
 
 
 async def _create_network(core: CoreInProcess) -> object:
@@ -32,11 +34,16 @@ async def _join_again(core: CoreInProcess) -> object:
     return await core.join("c1", "second")
 
 
-OPERATIONS = [_create_network, _create_endpoint, _join, _join_again]
+async def _join_existing(core: CoreInProcess) -> object:
+    return await core.join("c2", "second", netns=THEIRS)
+
+
+OPERATIONS = [_create_network, _create_endpoint, _join, _join_again, _join_existing]
 STEPS_AT_MOST = 60
 
 
 async def _prepared(core: CoreInProcess) -> None:
+    core.kernel.namespaces.add_foreign(THEIRS)
     await core.network(ipv6=True)  # the host's parameters are set once, so every later attempt takes the same steps
     await core.endpoint("first")
     await core.endpoint("second")
@@ -52,7 +59,9 @@ async def _state(core: CoreInProcess) -> tuple[object, ...]:
     links = sorted(link.name for link in core.kernel.links.list())
     namespaces = sorted(sandbox.key for sandbox in records.sandboxes() if core.kernel.namespaces.find(sandbox.key))
     files = sorted(str(path) for path in Path(core.config.run_dir).rglob("*") if path.is_file())
-    return keys, links, namespaces, files, sorted(map(str, core.kernel.host.held))
+    theirs = core.kernel.namespaces._spaces[core.kernel.namespaces._foreign[THEIRS]]
+    held = sorted(map(str, core.kernel.host.held))
+    return keys, links, namespaces, files, held, theirs.loopback_up, sorted(theirs.links)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__.strip("_"))
@@ -173,6 +182,18 @@ def _counts(state: tuple[object, ...]) -> list[object]:
     return [sorted(key.partition("/")[0] for key in keys), *(len(each) for each in rest if isinstance(each, list))]
 
 
+async def test_port_that_could_not_be_recorded_is_free(core: CoreInProcess) -> None:
+    await core.network()
+    web = await core.endpoint("web")
+    await core.join("c1", "web")
+    core.store.room = 0
+    with pytest.raises(Error, match="the disk is full"):
+        await core.controller.sandboxes.publish(web.id, [mapping(8080)])
+    core.store.room = None
+    assert not core.kernel.host.held
+    await core.controller.sandboxes.publish(web.id, [mapping(8080)])
+
+
 async def test_store_refusal_releases_the_reservation(core: CoreInProcess) -> None:
     await core.network()
     core.store.refusal = Error(Kind.UNAVAILABLE, "the store is away")
@@ -275,6 +296,17 @@ async def test_joining_the_host_namespace_by_pid_is_refused(core: CoreInProcess)
     with pytest.raises(Error) as caught:
         await core.join("c2", "second", pid=4711)
     assert caught.value.code == "host_namespace"
+
+
+async def test_namespace_of_another_container_is_refused(core: CoreInProcess) -> None:
+    await _prepared(core)
+    await _join_existing(core)
+    await core.endpoint("third")
+    with pytest.raises(Error) as caught:
+        await core.join("c3", "third", netns=THEIRS)
+    assert (caught.value.kind, caught.value.code) == (Kind.INVALID, "namespace_taken")
+    assert "container c2" in caught.value.message
+    assert [each.container_id for each in core.controller.sandboxes.list()] == ["c1", "c2"]
 
 
 async def test_failed_key_lookup_does_not_reserve_the_key(core: CoreInProcess) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
-from sandnet.errors import Error
+from sandnet.drivers.base import LoadBalancing
+from sandnet.errors import Error, Kind
+from sandnet.model import Attachment, Endpoint, Network
 from sandnet.model.interfaces.bandwidth import Bandwidth
 from sandnet.model.ports import ANY4
 from tests.support.conditions import until
@@ -50,6 +52,7 @@ async def test_port_is_published_where_a_container_is(hosts: Hosts) -> None:
     await until(lambda: published(two) == [PORT])
     (endpoint,) = two.controller._context.records.endpoints()
     assert [(port.port, port.host_ip) for port in endpoint.ports] == [(80, ANY4)]
+    await two.in_line()  # the ports of the bridge follow
     (attachment,) = two.attachments()
     assert two.kernel.state_reader.host().links[attachment.host_link].hairpin
     assert not await two.controller.reconcile.run(fix=False)
@@ -108,6 +111,45 @@ async def test_taken_port_is_reported_and_published_once_it_is_free(hosts: Hosts
     await two.audit()
     await until(lambda: published(two) == [PORT])
     await until(lambda: not any(f"{PORT}" in problem for problem in two.controller.health().problems))
+
+
+async def test_nothing_is_kept_of_a_refused_port_after_its_endpoint(hosts: Hosts) -> None:
+    one, two = hosts
+    service = await shared_service(hosts)
+    two.kernel.host.foreign.add((6, ANY4, PORT))
+    await two.join("c2", "web", many=True)
+    await until(lambda: any(f"{PORT}" in problem for problem in two.controller.health().problems))
+    two.shared.cut_off()
+    two.end_lease()
+    await until(lambda: not one.elsewhere(service))
+    await one.controller.removal.endpoint("net", "web")
+    two.shared.reconnect()
+    await until(lambda: not two.controller._context.records.endpoints())
+    await two.in_line()
+    follower = two.controller._follower
+    assert follower
+    assert not follower._ports._rebalances._endpoints
+
+
+async def test_flows_follow_a_published_port_after_a_failure(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second attempt found the port published, and did nothing."""
+    _, two = hosts
+    driver = two.controller._context.drivers["overlay"]
+    assert isinstance(driver, LoadBalancing)
+    balance, attempts = driver.balance, list[int]()
+
+    async def fail_once(net: Network, ep: Endpoint, backends: Sequence[Attachment]) -> None:
+        attempts.append(len(ep.ports))
+        if attempts == [1]:
+            raise Error(Kind.INTERNAL, "the kernel refuses")
+        await balance(net, ep, backends)
+
+    await shared_service(hosts)
+    monkeypatch.setattr(driver, "balance", fail_once)
+    await two.join("c2", "web", many=True)
+    await until(lambda: published(two) == [PORT] and attempts == [1, 1])
+    await two.in_line()
+    assert not await two.controller.reconcile.run(fix=False)
 
 
 class TestWithdrawnWhileTheStoreIsAway:

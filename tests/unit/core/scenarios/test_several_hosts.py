@@ -6,14 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
 
 from sandnet.core.cluster.shared_values import ALIVE
 from sandnet.core.replication import follower
+from sandnet.drivers.base import LoadBalancing
+from sandnet.drivers.overlay.driver import OverlayDriver
 from sandnet.errors import Error, Kind
+from sandnet.kernel.vxlan.base import Underlay
 from sandnet.model import Network
 from sandnet.stores.base import Delete, Put
 from sandnet.stores.memory_shared import WriteFault
@@ -403,12 +406,68 @@ async def test_service_has_backends_on_every_host(hosts: Hosts) -> None:
     await one.leave("ch1", "web")
     await two.leave("ch2", "web")
     await two.join("c2", "web", many=True)
-    await one.in_line()
+    for host in hosts:
+        await host.in_line()
     for host, own, other in ((one, "c1", "c2"), (two, "c2", "c1")):
         found = host.controller.endpoints.get(endpoint)
         assert [each.container_id for each in host.controller.services.backends(found)] == [own]
         assert [each.container_id for each in host.controller.services.remote_backends(found)] == [other]
         assert {each.mac for each in host.controller.backends.everywhere(found)} == host.balanced_macs()
+
+
+async def test_remote_backends_are_balanced_under_the_endpoints_lock(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A join in progress ends with the backends that it found when it began."""
+    one, two = hosts
+    driver = two.controller._context.drivers["overlay"]
+    assert isinstance(driver, LoadBalancing)
+    balance, locked = driver.balance, list[bool]()
+
+    async def record(*args: Any) -> None:
+        locked.append(two.locks(f"endpoint/{endpoint}"))
+        await balance(*args)
+
+    await one.network()
+    endpoint = await one.endpoint("web")
+    for container in ("c1", "c2"):
+        await one.join(container, "web", many=True)
+    await two.in_line()
+    await two.join("c3", "web", many=True)
+    await two.in_line()
+    monkeypatch.setattr(driver, "balance", record)
+    await one.leave("c2", "web")
+    await two.in_line()
+    assert locked == [True]
+
+
+async def test_remote_backends_are_balanced_after_a_failure(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second attempt found the attachments as it had left them, and did nothing."""
+    one, two = hosts
+    driver = two.controller._context.drivers["overlay"]
+    assert isinstance(driver, LoadBalancing)
+    balance, failures = driver.balance, 1
+
+    async def fail_once(*args: Any) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise Error(Kind.INTERNAL, "the kernel refuses")
+        await balance(*args)
+
+    await one.network()
+    endpoint = await one.endpoint("web")
+    for number in range(2):
+        await one.join(f"c{number}", "web", many=True)
+    await two.in_line()
+    await two.join("c2", "web", many=True)
+    await two.in_line()
+    monkeypatch.setattr(driver, "balance", fail_once)
+    await one.leave("c1", "web")
+    await two.in_line()
+    found = two.controller.endpoints.get(endpoint)
+    await until(lambda: {each.mac for each in two.controller.backends.everywhere(found)} == two.balanced_macs())
+    assert failures == 0
 
 
 async def test_address_of_a_service_moves_to_another_host(hosts: Hosts) -> None:
@@ -498,3 +557,25 @@ async def test_vni_that_another_host_has_taken_first_is_chosen_again(
     await one.in_line()
     found = [one.controller.networks.find(name) for name in ("red", "blue")]
     assert len({net.vni for net in found}) == len({net.ipv4 for net in found}) == 2
+
+
+async def test_network_planned_beside_a_new_copy_leaves_its_vni(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan did not know the other network. Its VNI was refused later, and went from the packet filter for both."""
+    one, two = hosts
+    driver = cast(OverlayDriver, two.controller._context.drivers["overlay"])
+    underlay, first = driver.underlay, True
+
+    async def late() -> Underlay:
+        nonlocal first
+        if first:
+            first = False
+            await one.network("red")
+            await until(lambda: (made := two.controller.networks.list()) and made[-1].name == "red")
+        return await underlay()
+
+    monkeypatch.setattr(driver, "underlay", late)
+    await two.network("blue")
+    await two.in_line()
+    found = [two.controller.networks.find(name) for name in ("red", "blue")]
+    assert len({net.vni for net in found}) == len({net.ipv4 for net in found}) == 2
+    assert await two.controller.reconcile.run(fix=False) == []

@@ -70,6 +70,36 @@ def test_service_follows_its_holder_in_any_order_of_changes(first: str) -> None:
     assert (SERVICE.packed, packed(TWO)) in table.entries().neighbours
 
 
+class TestHiddenPeers:
+    """A peer whose MAC a container on this host has."""
+
+    @pytest.fixture
+    def table(self) -> PeerTable:
+        return PeerTable(NET, [peer(ONE, "10.60.0.1"), peer(TWO, "10.60.0.2")])
+
+    def test_hidden_peer_has_no_entries_until_it_is_put_again(self, table: PeerTable) -> None:
+        before = table.entries()
+        removed, added = table.hide(ONE)
+        assert (removed.total, added) == (3, NO_ENTRIES)
+        assert table.entries() == before.without(removed)
+        hidden = table.hidden([ONE, TWO])
+        assert hidden == [peer(ONE, "10.60.0.1")]
+        table.change(hidden, [])
+        assert table.entries() == before
+        assert not table.hidden([ONE])
+
+    def test_change_of_a_hidden_peer_is_the_last_word(self, table: PeerTable) -> None:
+        table.hide(ONE)
+        table.hide(TWO)
+        table.change([peer(TWO, "10.60.0.2", host="192.0.2.3")], [ONE])
+        assert not table.hidden([ONE, TWO])
+        assert table.entries().forwarding == {(packed(TWO), OTHER.packed)}
+
+    def test_what_is_no_peer_is_not_hidden(self, table: PeerTable) -> None:
+        assert table.hide("02:00:00:00:00:09") == (NO_ENTRIES, NO_ENTRIES)
+        assert not table.hidden(["02:00:00:00:00:09"])
+
+
 PEERS = st.builds(
     lambda number, owned, host: peer(
         f"02:42:0a:3c:00:{number:02x}", *(f"10.60.0.{each}" for each in owned), host=f"192.0.2.{host}"

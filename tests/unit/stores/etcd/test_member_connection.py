@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
 import pytest
 
@@ -122,6 +123,14 @@ async def test_untaken_lines_of_a_stream_are_bounded(
 
     assert await connection.line() == b"12345"
     with pytest.raises(OSError, match="too long"):
+        await connection.line()
+
+
+async def test_timeout_of_tcp_is_a_lost_connection(connection: MemberConnection) -> None:
+    connection.open_stream(b"request")
+    connection.connection_lost(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
+
+    with pytest.raises(ConnectionResetError):
         await connection.line()
 
 
