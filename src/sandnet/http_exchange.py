@@ -7,6 +7,8 @@ start. The parser here is httptools, that of the daemon.
 from __future__ import annotations
 
 import socket
+import time
+from math import inf
 from typing import Final
 
 from httptools import HttpParserError, HttpResponseParser
@@ -14,6 +16,9 @@ from httptools import HttpParserError, HttpResponseParser
 _PIECE: Final = 1 << 16
 _MAX_HEAD: Final = 1 << 16
 """Limit of bytes before the end of the headers."""
+_WAIT: Final = 1.0
+"""Seconds of one wait. A signal that arrives just before a system call begins does not end it, and Python calls its
+handler after it: without limit, an interrupted reader of a silent connection would go on until its timeout."""
 _DELIMITERS: Final = ("content-length", "transfer-encoding")
 """Headers that say where a body ends; without them it ends with the connection (RFC 9112, 6.3)."""
 
@@ -102,7 +107,7 @@ class Answer:
         """Receive a piece; return whether there can be more."""
         if self._is_complete:
             return False
-        piece = self._connection.recv(_PIECE)
+        piece = self._next_piece()
         if not piece:
             self._is_complete = True
             if self._has_head and any(name in self.headers for name in _DELIMITERS):
@@ -114,6 +119,20 @@ class Answer:
         except HttpParserError as failure:
             raise ConnectionResetError(f"its answer is no HTTP: {failure}") from failure
         return True
+
+    def _next_piece(self) -> bytes:
+        timeout = self._connection.gettimeout()
+        deadline = inf if timeout is None else time.monotonic() + timeout
+        try:
+            while True:
+                self._connection.settimeout(min(_WAIT, max(deadline - time.monotonic(), 0.001)))
+                try:
+                    return self._connection.recv(_PIECE)
+                except TimeoutError:
+                    if time.monotonic() >= deadline:
+                        raise
+        finally:
+            self._connection.settimeout(timeout)
 
     # Called by the parser.
 

@@ -49,6 +49,7 @@ MOST_ADDITIONAL = 4
 
 
 _PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+_SPECIAL = b'"$();@\\'
 _LABEL = rb"(?:\\[0-9]{3}|\\[^0-9]|[^\\.])+"
 _NAME = re.compile(rb"%s(?:\.%s)*\.?" % (_LABEL, _LABEL))
 _ESCAPE = re.compile(rb"\\([0-9]{3}|[^0-9])")
@@ -158,8 +159,9 @@ def udp_limit(question: Question) -> int:
 def name_to_text(wire: bytes) -> str:
     """Return a well-formed uncompressed name as text, without a trailing dot; the root is ``.``.
 
-    Within a label a backslash is doubled, and a dot or a byte that is not printable ASCII becomes ``\\DDD`` (RFC 1035
-    section 5.1). So different names have different texts, and every dot in the text separates two labels.
+    Within a label a character that master files give a meaning, as "@" for the origin, follows a backslash, and a dot
+    or a byte that is not printable ASCII becomes ``\\DDD`` (RFC 1035 section 5.1). So different names have different
+    texts, and every dot in the text separates two labels.
     """
     labels = []
     at = 0
@@ -177,8 +179,8 @@ def _label_to_text(label: bytes) -> str:
 
 
 def _escaped(byte: int) -> str:
-    if byte in b"\\":
-        return "\\\\"
+    if byte in _SPECIAL:
+        return f"\\{byte:c}"
     return chr(byte) if 0x21 <= byte <= 0x7E and byte != 0x2E else f"\\{byte:03d}"
 
 

@@ -64,6 +64,11 @@ class Listener:
         self._loop.remove_reader(self._udp.fileno())
         self._shut(self._tcp)
 
+    @property
+    def awaits_answers(self) -> bool:
+        """Whether the client of a connection waits for an answer; see :attr:`TcpConnection.awaits_answer`."""
+        return any(connection.awaits_answer for connection in self._connections)
+
     def _shut(self, listening: socket.socket) -> None:
         if self._pause and listening is self._tcp:
             self._pause.cancel()

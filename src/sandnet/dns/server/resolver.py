@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -24,6 +25,9 @@ CONNECTIONS: Final = 32
 """Maximum TCP connections of one client."""
 ALL_CONNECTIONS: Final = 1024
 """Maximum TCP connections of all clients together."""
+FIRST_QUESTION: Final = 1.0
+"""Seconds that clients have to finish their questions over TCP after a successor has taken the sockets."""
+_PAUSE: Final = 0.005
 _REPORTED: Final = 1000
 """Maximum number of clients without sockets that are reported."""
 _SHARED: Final = 50
@@ -135,9 +139,17 @@ class Resolver:
         return msgspec.structs.replace(self._answers.counts(), connections=self._slots.taken)
 
     async def drain(self) -> None:
-        """Leave new questions to a successor on the same sockets, and answer the pending ones."""
-        for listener in self._all_listeners():
+        """Leave new questions to a successor on the same sockets, and answer the pending ones.
+
+        A connection that was accepted this moment has some time for its first question.
+        """
+        listeners = self._all_listeners()
+        for listener in listeners:
             listener.drain()
+        for _ in range(round(FIRST_QUESTION / _PAUSE)):
+            if not any(each.awaits_answers for each in listeners):
+                break
+            await asyncio.sleep(_PAUSE)
         await self._answers.finish()
 
     def close(self) -> None:

@@ -60,6 +60,8 @@ class TcpConnection:
         self._unsent = bytearray()
         self._pending = 0
         """Number of questions without an answer."""
+        self._is_new = True
+        """No question of it has been answered."""
         self._ended = False
         self._closed = False
         self._reading = False
@@ -73,6 +75,11 @@ class TcpConnection:
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVING)
         peers.add(self)
         self._finish()
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether the client waits for an answer, or has not asked yet: it may have connected this moment."""
+        return not self._closed and bool(self._is_new or self._pending or self._unsent or self._next_size())
 
     def close(self) -> None:
         """Close at once; pending answers are dropped."""
@@ -157,6 +164,7 @@ class TcpConnection:
 
     def _send(self, _: Peer, answer: bytes) -> None:
         self._pending -= 1
+        self._is_new = False
         if self._closed:
             return
         try:

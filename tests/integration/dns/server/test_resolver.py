@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sandnet.dns.control_protocol import Lack
+from sandnet.dns.server import resolver as server_resolver
 from sandnet.dns.server import tcp as stream
 from sandnet.dns.server.fair_share import Shares
 from sandnet.dns.server.query_handler import ClientState, Peer, Send
@@ -222,6 +223,33 @@ async def test_successor_answers_on_the_sockets_of_a_drained_resolver(resolver: 
         assert records(await asyncio.wait_for(answer(reader), 20)) == ["10.0.0.3"]
         writer.close()
     successor.server.close()
+
+
+async def test_drained_resolver_answers_those_who_have_just_connected(resolver: LocalResolver) -> None:
+    idle = await connected(resolver)
+    idle[1].write(framed(query("web")))
+    assert records(await answer(idle[0])) == ["10.0.0.2"]
+    reader, writer = await connected(resolver)
+    await until(lambda: resolver.server.counts().connections == 2)
+    drained = asyncio.create_task(resolver.server.drain())
+    await asyncio.sleep(0)
+    writer.write(framed(query("web")))
+    assert records(await asyncio.wait_for(answer(reader), 20)) == ["10.0.0.2"]
+    await drained
+    resolver.server.close()
+    assert await asyncio.wait_for(reader.read(), 20) == b""
+    for each in (writer, idle[1]):
+        each.close()
+
+
+async def test_connection_without_a_question_delays_a_successor_little(
+    resolver: LocalResolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_resolver, "FIRST_QUESTION", 0.05)
+    _, writer = await connected(resolver)
+    await until(lambda: resolver.server.counts().connections == 1)
+    await asyncio.wait_for(resolver.server.drain(), 10)
+    writer.close()
 
 
 async def test_sharing_many_clients_passes_each_exactly_once(resolver: LocalResolver) -> None:
