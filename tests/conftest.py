@@ -9,13 +9,15 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.daemon_pair import daemon, daemons, directories, fresh_daemon, nameless_daemons
+from tests.support.watchdog import Watchdog
 
 __all__ = ["daemon", "daemons", "directories", "fresh_daemon", "nameless_daemons"]
 
@@ -37,11 +39,12 @@ settings.register_profile("quick", parent=settings.get_profile("patient"), max_e
 settings.load_profile("patient")
 
 
-def pytest_configure() -> None:
-    """Heed interrupts and hang-ups, and let what the tests start heed them.
+def pytest_configure(config: pytest.Config) -> None:
+    """Limit how long tests may hang, heed interrupts and hang-ups, and let what the tests start heed them.
 
     A shell ignores SIGINT for what it puts in the background, and nohup ignores SIGHUP; children inherit that.
     """
+    config.pluginmanager.register(Watchdog())
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
@@ -53,6 +56,19 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Keep the garbage collector from running. Destructors that it runs while source is parsed, as the report of a
+    failure does, may end the whole run by a SystemError of ``ast`` in Python before 3.11.8 (its issue 106905)."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def _refuse(report: pytest.TestReport | pytest.CollectReport, path: Path) -> None:
     if os.environ.get("CI") and report.skipped and any(path.is_relative_to(folder) for folder in MUST_RUN):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
@@ -62,10 +78,11 @@ def _refuse(report: pytest.TestReport | pytest.CollectReport, path: Path) -> Non
         report.longrepr = f"must not be skipped where CI is set: {reason}"
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A test that skipped itself; one that is expected to fail may go on doing so."""
-    report = yield
+    with _without_collection():
+        report = yield
     if not hasattr(report, "wasxfail"):
         _refuse(report, item.path)
     return report

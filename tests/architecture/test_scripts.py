@@ -40,4 +40,8 @@ def test_hooks_of_a_commit_run_the_checks_of_ci() -> None:
     assert {"make check", "make unit", "make docs"} <= hooks
     assert {"make test", "make docs"} <= set((REPOSITORY / ".ci" / "run").read_text().splitlines())
     assert [word for word in (" lint ", "tests/architecture") if word not in targets["check"]] == []
-    assert [word for word in (" lint", "-m pytest -n $(TEST_WORKERS)\n") if word not in targets["test"]] == []
+    assert [
+        word
+        for word in (" lint", " coverage", "-m pytest -n $(TEST_WORKERS) $(NOT_COVERED)\n")
+        if word not in targets["test"]
+    ] == []

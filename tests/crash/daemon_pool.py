@@ -26,14 +26,16 @@ from sandnet.api.middleware.normalization import RequestNormalizer
 from sandnet.config import Config, load
 from sandnet.core.controller import Controller
 from sandnet.core.reconcile import drift_watcher
+from sandnet.core.recovery import garbage_collector
 from sandnet.errors import Error
 from sandnet.kernel.linux import feature_probe, host
+from sandnet.prerequisites import installed_release
 from sandnet.serving import http_server
 from sandnet.stores.sqlite import backups
 from tests.crash.steps import Recorder, install
 
 PUT_OFF = 3600.0
-"""Seconds until the daemon looks for changes by others, and copies its state, by itself."""
+"""Seconds until the daemon looks for changes by others, collects garbage, and copies its state, by itself."""
 
 
 class Later(Controller):
@@ -43,8 +45,8 @@ class Later(Controller):
         """Nothing yet."""
 
 
-def prepare() -> None:
-    """Do what is the same for every daemon."""
+def prepare() -> Recorder:
+    """Do what is the same for every daemon; return what records the steps of this process."""
     later = Later()
     app = create_app(later, version="0")
     missing = feature_probe.missing_features()
@@ -57,12 +59,17 @@ def prepare() -> None:
     host.missing_features = lambda: dict(missing)  # type: ignore[attr-defined]
     # what comes by the clock would come during anything: repairs and copies have scenarios of their own
     drift_watcher.POLL_INTERVAL = drift_watcher.LONGEST_PAUSE = drift_watcher.FIRST_SCAN_DELAY = PUT_OFF
+    garbage_collector.INTERVAL = PUT_OFF  # type: ignore[misc]
     backups.Backups.__init__.__defaults__ = (PUT_OFF, PUT_OFF)
+    installed_release()
+    recorder = Recorder()
+    install(recorder)
+    return recorder
 
 
 def main() -> None:
     """Serve requests until stdin ends."""
-    prepare()
+    recorder = prepare()
     gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)
@@ -70,11 +77,12 @@ def main() -> None:
             _, status = os.waitpid(request["pid"], 0)
             answer = os.waitstatus_to_exitcode(status)
         else:
-            answer = start(request["do"], Path(request["folder"]), request["config"], request["overrides"])
+            folder, config = Path(request["folder"]), request["config"]
+            answer = start(recorder, request["do"], folder, config, request["overrides"])
         print(json.dumps(answer), flush=True)
 
 
-def start(what: str, folder: Path, config: str, overrides: dict[str, str]) -> int:
+def start(recorder: Recorder, what: str, folder: Path, config: str, overrides: dict[str, str]) -> int:
     """The process id of a new daemon, of a ``down``, or of an import of the document in the folder."""
     pid = os.fork()
     if pid:
@@ -86,6 +94,7 @@ def start(what: str, folder: Path, config: str, overrides: dict[str, str]) -> in
         for source, target in ((null, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        recorder.open(folder / "control", folder / "trace")
         status = live(what, folder, load(config, overrides))
     finally:
         sys.stdout.flush()
@@ -95,7 +104,6 @@ def start(what: str, folder: Path, config: str, overrides: dict[str, str]) -> in
 
 def live(what: str, folder: Path, config: Config) -> int:
     """The whole life of the child; its exit status."""
-    install(Recorder(folder / "control", folder / "trace"))
     try:
         if what == "import":
             statefile.import_state(config, str(folder / "document"), replace=True)

@@ -125,7 +125,7 @@ def pinned_again(daemon: CrashDaemon) -> Stage:
     def forth() -> None:
         if not daemon.api.get("/sandboxes"):
             daemon.api.join("foo", "web", "c1")
-        eventually(lambda: _unmounted(daemon, daemon.pinned()[0]), 5)
+        eventually(lambda: _unmounted(daemon, daemon.pinned()[0]))
         assert "sandbox" in _repaired(daemon)
 
     return Stage(forth, back, ports=HELD, back_is_one=False, twice=False)

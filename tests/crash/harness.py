@@ -23,7 +23,7 @@ from tests.support.daemon import RefusedError
 THOROUGH = os.environ.get("SANDNET_CRASH") == "thorough"
 """Die at every moment of the start after each death, where it does anything new, arguments and all; not only at each
 new kind of step."""
-CONVERGED = 5.0
+CONVERGED = 30.0
 """Seconds after which kernel and store must be equal."""
 TRIES = 8
 """How often a moment is waited for. What is done at once comes in another order now and then; one that never comes

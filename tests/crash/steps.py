@@ -145,19 +145,25 @@ class Control:
 
 
 class Recorder:
-    """Writes down every edge while it is armed, and kills the process at one of them."""
+    """Writes down every edge while it is armed, and kills the process at one of them. It does nothing before it is
+    opened: so it can be installed before a process is forked, and opened after it."""
 
-    def __init__(self, control: Path, trace: Path) -> None:
-        self._control = Control(control)
-        self._trace = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
+    def __init__(self) -> None:
+        self._control: Control | None = None
+        self._trace = -1
         self._lock = threading.RLock()
         self._turn = 0
         self._target: Step | None = None
         self._seen: Counter[tuple[str, str]] = Counter()
 
+    def open(self, control: Path, trace: Path) -> None:
+        """Obey a file, and write to another one."""
+        self._trace = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
+        self._control = Control(control)
+
     def note(self, edge: str, name: str, lane: str, label: str) -> None:
         """The process is at this edge."""
-        if not self._control.turn:
+        if self._control is None or not self._control.turn:
             return
         with self._lock:
             turn = self._control.turn

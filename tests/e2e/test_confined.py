@@ -15,9 +15,10 @@ from sandnet.resolver import PRIORITY
 from tests.support.confined_daemon import CAPABILITIES, settings
 from tests.support.daemon import HOST_ADDRESS, RunningDaemon, mapping
 from tests.support.dns_servers import expected_user
+from tests.support.name_cases import lookup
 from tests.support.network_host import eventually
 from tests.support.privileges import needs_other_users
-from tests.support.traffic import UDP
+from tests.support.traffic import UDP, until
 
 REPOSITORY = Path(__file__).parents[2]
 UNIT = REPOSITORY / "systemd" / "sandnet.service"
@@ -68,12 +69,12 @@ def test_everything_works_under_the_unit_restrictions(confined: RunningDaemon) -
     assert daemon.process
     kept = set(settings(UNIT)["CapabilityBoundingSet"])
     assert capabilities(daemon.process.pid, "CapBnd") == capabilities(daemon.process.pid, "CapEff") == kept
+    eventually(lambda: api.get("/healthz")["status"] == "ok")  # the resolver may start a moment later
     (resolver,) = daemon.resolvers()
     assert capabilities(resolver, "CapPrm") == set()
     assert users(resolver) == {expected_user()}
     if re.search(rf"^Max nice priority\s+{20 - PRIORITY} ", Path(f"/proc/{resolver}/limits").read_text(), re.MULTILINE):
         assert os.getpriority(os.PRIO_PROCESS, resolver) == PRIORITY
-    assert api.get("/healthz")["status"] == "ok"
     api.network("blue", subnet_ipv6="fd00:5::/64")
     folder = daemon.files / "other"
     folder.mkdir(mode=0o700)
@@ -85,6 +86,7 @@ def test_everything_works_under_the_unit_restrictions(confined: RunningDaemon) -
     assert other.ask(web.address, 80).server == "web"
     assert daemon.outside.ask(HOST_ADDRESS, 80).server == "web"
     assert other.reaches(web.address6)
+    until(lambda: web.address in lookup(other, "web"))
     assert web.address in other.sh("dig", "+short", "@127.0.0.11", "web")
     second = api.post("/services/web/backend", container_id="second")  # an address is announced when the holder leaves
     api.leave("blue", "web", web.container)
@@ -92,7 +94,7 @@ def test_everything_works_under_the_unit_restrictions(confined: RunningDaemon) -
     assert second
     daemon.stop()
     daemon.start(through=[sys.executable, str(CONFINED), str(UNIT)])
-    assert api.get("/healthz")["status"] == "ok"
+    eventually(lambda: api.get("/healthz")["status"] == "ok")
     api.clear()
     daemon.stop()
     daemon.down()

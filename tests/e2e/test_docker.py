@@ -99,10 +99,10 @@ def serve(docker: DockerEngine, network: str, name: str, *options: str) -> str:
     return docker.container(network, name, *options, command=("nc", "-ll", "-p", "80", "-e", "cat", "/www/index.html"))
 
 
-def fetched(daemon: RunningDaemon, address: str, port: int, namespace: str = "") -> str:
+def fetched(daemon: RunningDaemon, address: str, port: int, namespace: str = "", seconds: int = 20) -> str:
     """What a server sends to the host, or to a namespace; empty if there is no answer."""
     try:
-        return daemon.host.sh("busybox", "nc", "-w", "2", address, str(port), namespace=namespace)
+        return daemon.host.sh("busybox", "nc", "-w", str(seconds), address, str(port), namespace=namespace)
     except AssertionError:
         return ""
 
@@ -111,16 +111,16 @@ def test_published_port_leads_to_the_container(docker: DockerEngine, daemon: Run
     create(docker, "ports")
     serve(docker, "ports", "web", "-p", "8080:80")
     outside = daemon.outside.namespace
-    eventually(lambda: fetched(daemon, HOST_ADDRESS, 8080, outside) == "hello\n")
+    eventually(lambda: fetched(daemon, HOST_ADDRESS, 8080, outside, seconds=2) == "hello\n")
     assert fetched(daemon, "127.0.0.1", 8080) == "hello\n"
     docker.container("ports", "peer")
-    assert docker.execute("peer", "nc", "-w", "2", HOST_ADDRESS, "8080").stdout == "hello\n"
-    assert docker.execute("web", "nc", "-w", "2", HOST_ADDRESS, "8080").stdout == "hello\n"
+    assert docker.execute("peer", "nc", "-w", "20", HOST_ADDRESS, "8080").stdout == "hello\n"
+    assert docker.execute("web", "nc", "-w", "20", HOST_ADDRESS, "8080").stdout == "hello\n"
     assert "8080" in docker.refused("run", "-d", "--network", "ports", "-p", "8080:80", IMAGE, "sleep", "9")
     docker("restart", "-t", "0", "web")
-    eventually(lambda: fetched(daemon, HOST_ADDRESS, 8080, outside) == "hello\n")
+    eventually(lambda: fetched(daemon, HOST_ADDRESS, 8080, outside, seconds=2) == "hello\n")
     docker("rm", "-f", "web")
-    assert fetched(daemon, HOST_ADDRESS, 8080, outside) == ""
+    assert fetched(daemon, HOST_ADDRESS, 8080, outside, seconds=2) == ""
 
 
 def test_published_port_follows_the_gateway(docker: DockerEngine, daemon: RunningDaemon) -> None:
@@ -129,14 +129,14 @@ def test_published_port_follows_the_gateway(docker: DockerEngine, daemon: Runnin
     create(docker, "apple")
     serve(docker, "zebra", "web", "-p", "8081:80")
     outside = daemon.outside.namespace
-    eventually(lambda: fetched(daemon, HOST_ADDRESS, 8081, outside) == "hello\n")
+    eventually(lambda: fetched(daemon, HOST_ADDRESS, 8081, outside, seconds=2) == "hello\n")
     docker("network", "connect", "apple", "web")
-    eventually(lambda: fetched(daemon, HOST_ADDRESS, 8081, outside) == "hello\n")
+    eventually(lambda: fetched(daemon, HOST_ADDRESS, 8081, outside, seconds=2) == "hello\n")
     docker("network", "disconnect", "apple", "web")
-    eventually(lambda: fetched(daemon, HOST_ADDRESS, 8081, outside) == "hello\n")
+    eventually(lambda: fetched(daemon, HOST_ADDRESS, 8081, outside, seconds=2) == "hello\n")
     docker("network", "connect", "apple", "web")
     docker("network", "disconnect", "zebra", "web")
-    eventually(lambda: fetched(daemon, HOST_ADDRESS, 8081, outside) == "hello\n")
+    eventually(lambda: fetched(daemon, HOST_ADDRESS, 8081, outside, seconds=2) == "hello\n")
 
 
 def test_running_container_is_connected_and_disconnected(docker: DockerEngine, daemon: RunningDaemon) -> None:

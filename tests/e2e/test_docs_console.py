@@ -47,6 +47,7 @@ def blocks_of(page: Path) -> list[Block]:
     return list(blocks(page.read_text()))
 
 
+@pytest.mark.timeout(400)  # one page waits for the daemon's next comparison, which comes each minute
 @pytest.mark.parametrize("page", [pytest.param(page, id=page.name, marks=SHOWN.get(page.name, ())) for page in PAGES])
 def test_console_blocks_print_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     script = [command for block in blocks_of(page) if not block.reason for command in block.commands]

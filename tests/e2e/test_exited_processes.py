@@ -282,7 +282,7 @@ def test_exited_containers_hold_nothing_after_a_host_reboot(
     boot(daemon, f"snb{network[:10]}")
     daemon.start()
     assert containers(daemon) == []
-    assert daemon.api.get("/healthz")["problems"] == []
+    until(lambda: daemon.api.get("/healthz")["problems"] == [])
     assert daemon.api.reported("foo", "web")["address"].partition("/")[0] == web.address
     again = daemon.attach("foo", "web", "c1")
     again.serve("again", 80)

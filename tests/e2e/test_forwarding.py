@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,8 @@ def test_family_already_forwarding_is_not_filtered(fresh_daemon: RunningDaemon, 
     daemon.api.network("blue", ipv6=True)
     daemon.kill()
     daemon.start()
-    assert {version: passes(third, version) for version in (4, 6)} == {before: True, 10 - before: False}
+    eventually(lambda: passes(third, before))
+    assert not passes(third, 10 - before)
 
 
 def test_link_already_forwarding_is_not_filtered(fresh_daemon: RunningDaemon, third: Place) -> None:
@@ -116,7 +118,8 @@ def test_forward_others_forwards_everything(fresh_daemon: RunningDaemon, third: 
         config.write("forward_others = true\n")
     daemon.start()
     daemon.api.network("blue", ipv6=True)
-    assert [passes(third, version) for version in (4, 6)] == [True, True]
+    for version in (4, 6):  # a first packet may be lost while the host becomes a router
+        eventually(partial(passes, third, version))
 
 
 def test_host_stays_closed_after_state_loss_and_down_restores_it(fresh_daemon: RunningDaemon, third: Place) -> None:

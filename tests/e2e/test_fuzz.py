@@ -22,7 +22,7 @@ ENDLESS = {"/events"}
 AWAY = {"/dns/explain"}
 """Paths that answer 503 while the resolver is being restarted."""
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 
 def test_requests_generated_from_openapi_never_return_500(

@@ -13,15 +13,14 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.daemon import Api, RefusedError, is_possible
+from tests.support.daemon import Api, RefusedError
 from tests.support.etcd_wire import Orders
-from tests.support.lab import LEASE, RunningLab, started_lab
+from tests.support.lab import BUSY, LEASE, RunningLab, started_lab
 from tests.support.lab_truth import Truth
 
-BUSY = 30.0
-"""Seconds that a busy machine may need."""
-ANSWER = 8.0
-"""Seconds of an answer: a request, the fencing number and a read have 1.5 each, and as many for a busy machine."""
+pytestmark = pytest.mark.timeout(400)
+ANSWER = 20.0
+"""Seconds of an answer: a request, the fencing number and a read have 1.5 each; the others are for a busy machine."""
 PORT = 2399
 TOP = Path(__file__).parents[2]
 
@@ -34,8 +33,8 @@ class Wired(NamedTuple):
 
     @property
     def api(self) -> Api:
-        """The client of host 3."""
-        return self.lab.client(3)
+        """The client of host 3; it sees each refusal."""
+        return self.lab.client(3, patient=False)
 
     def lose(self, what: str, count: int) -> None:
         """Lose the next transactions, in that way."""
@@ -67,7 +66,8 @@ def wired_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wired]:
 def wired(wired_lab: Wired) -> Iterator[Wired]:
     """Host 3 with the network ``blue``, in which container ``here`` has ``web`` and nothing has ``db``; ``red`` is
     empty. Afterwards all hosts are as the store has it."""
-    lab, api = wired_lab.lab, wired_lab.api
+    lab = wired_lab.lab
+    api = lab.client(3)
     for name in ("blue", "red"):
         api.network(name, "overlay")
     for name in ("web", "db"):
@@ -75,11 +75,11 @@ def wired(wired_lab: Wired) -> Iterator[Wired]:
     api.join("blue", "web", "here")
     yield wired_lab
     wired_lab.orders.file.unlink(missing_ok=True)
-    lab.wait_until(lambda: is_possible(lambda: api.network("last", "overlay")), BUSY)
+    lab.wait_until_possible(lambda: api.network("last", "overlay"), BUSY)
     lab.wait_until(lambda: not Truth(lab).faults(), LEASE + BUSY)
     for number in lab.hosts:
-        assert "nothing differs" in lab.sandnet(number, "doctor")
-    lab.wait_until(lambda: is_possible(api.clear), BUSY)
+        lab.wait_until(lambda number=number: "nothing differs" in lab.sandnet(number, "doctor"), BUSY)  # type: ignore[misc]
+    lab.wait_until_possible(api.clear, BUSY)
     lab.wait_until(lambda: not Truth(lab).networks, BUSY)
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import RefusedError
-from tests.support.lab import LabFactory, RunningLab, lab_directory, new_lab
+from tests.support.lab import BUSY, LabFactory, RunningLab, lab_directory, new_lab
 from tests.support.lab_truth import Truth
 
 __all__ = ["lab_directory", "new_lab"]
 
-BUSY = 30.0
-"""Seconds that a busy machine may need."""
+pytestmark = pytest.mark.timeout(400)
 NEWER = """\
 from sandnet.core.cluster import shared_values
 

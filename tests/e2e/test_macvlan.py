@@ -15,6 +15,7 @@ from tests.support.daemon import (
     mapping,
 )
 from tests.support.network_host import eventually
+from tests.support.privileges import needs_taps
 
 SEGMENT: dict[str, JSON] = {
     "parent": "uplink",
@@ -160,6 +161,7 @@ def test_root_inside_changes_the_mac_that_is_all_one_could_limit(daemon: Running
     assert "02:00:00:00:00:99" in daemon.outside.sh("ip", "neigh", "show", web.address)
 
 
+@needs_taps
 def test_bridge_over_the_uplink_has_rates_and_taps(fresh_daemon: RunningDaemon) -> None:
     """What a macvlan network cannot have: the page names this way."""
     daemon = fresh_daemon

@@ -14,6 +14,7 @@ from tests.support.guest import HELLO, Guest
 from tests.support.network_host import eventually
 from tests.support.privileges import needs_other_users
 
+pytestmark = pytest.mark.timeout(400)
 OWNER = 1
 BOOT = 120.0
 """Seconds that a guest may take to serve (it takes about ten, without the help of the processor)."""

@@ -205,7 +205,7 @@ def test_removed_rules_and_routes_inside_are_restored(multihomed: Multihomed, re
         assert multihomed.rules() != before
     finally:
         multihomed.daemon.process.send_signal(signal.SIGCONT)
-    until(lambda: multihomed.rules() == before, 10)
+    until(lambda: multihomed.rules() == before)
 
 
 @pytest.mark.parametrize("away", [False, True], ids=["whole", "broken meanwhile"])

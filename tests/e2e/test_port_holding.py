@@ -41,7 +41,7 @@ def test_port_taken_by_another_program_is_held_once_free(daemon: RunningDaemon, 
         daemon.cli("doctor")
     assert daemon.outside.ask(HOST_ADDRESS, 8080, proto).server == "web"
     other.close()
-    eventually(lambda: _status(daemon) == "ok", 10)
+    eventually(lambda: _status(daemon) == "ok")
     assert not _is_free(daemon, proto, 8080)
     assert not _is_free(daemon, proto, 8081)
     assert daemon.api.post("/reconcile", fix=False)["drift"] == []

@@ -265,7 +265,7 @@ def test_udp_client_follows_a_moved_port_at_once(daemon: RunningDaemon, address:
     new.serve("new", 81, UDP)
     new.serve("new", 81, UDP, address="::")
     client.settimeout(0.2)
-    until(lambda: ask_again(client) == ("new", OUTSIDE_ADDRESS if "." in address else OUTSIDE_ADDRESS6, 5555), 1)
+    until(lambda: ask_again(client) == ("new", OUTSIDE_ADDRESS if "." in address else OUTSIDE_ADDRESS6, 5555))
 
 
 def test_udp_client_of_the_host_reaches_a_newly_published_port(
@@ -279,7 +279,7 @@ def test_udp_client_of_the_host_reaches_a_newly_published_port(
     sandbox = daemon.sandbox("foo", "web", mapping(80, 8080, UDP))
     sandbox.serve("web", 80, UDP)
     client.settimeout(0.2)
-    until(lambda: ask_again(client).server == "web", 1)
+    until(lambda: ask_again(client).server == "web")
     daemon.host.sh("nft", "delete table ip probe")
 
 

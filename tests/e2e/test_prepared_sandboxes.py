@@ -43,9 +43,9 @@ def test_killed_daemon_leaves_no_prepared_sandbox(daemon: RunningDaemon) -> None
     (preparer,) = daemon.preparers()
     daemon.kill()
     killed_at = time.monotonic()
-    eventually(lambda: not daemon.prepared(), 5)
+    eventually(lambda: not daemon.prepared())
     print(f"gone after {time.monotonic() - killed_at:.3f} s")
-    eventually(lambda: not Path(f"/proc/{preparer}").exists(), 5)
+    eventually(lambda: not Path(f"/proc/{preparer}").exists())
 
 
 def test_stopped_daemon_leaves_no_prepared_sandbox(daemon: RunningDaemon) -> None:

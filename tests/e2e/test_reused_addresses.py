@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, JSON, RunningDaemon, Sandbox, mapping
-from tests.support.network_host import eventually
+from tests.support.time_limits import TRIES, in_time
 from tests.support.traffic import UDP
 
 pytestmark = pytest.mark.timeout(120)
@@ -34,13 +34,22 @@ def neighbour(daemon: RunningDaemon) -> Sandbox:
     return daemon.sandbox("foo", "neighbour")
 
 
+def remove(daemon: RunningDaemon, sandbox: Sandbox) -> None:
+    daemon.api.leave("foo", sandbox.endpoint, sandbox.container)
+    daemon.api.delete(f"/networks/foo/endpoints/{sandbox.endpoint}")
+
+
 def test_reused_address_is_reachable_despite_stale_neighbours(daemon: RunningDaemon, neighbour: Sandbox) -> None:
+    in_time(lambda: seconds_to_reach_again(daemon, neighbour), lambda took: took, SOON)
+
+
+def seconds_to_reach_again(daemon: RunningDaemon, neighbour: Sandbox) -> float:
+    """How long all take to reach a container with the address that another had, which each has asked before."""
     before = make(daemon, "before", 8081)
     for place in (neighbour, daemon.here):
         for address in (ADDRESS, ADDRESS6):
             assert place.ask(address, 80).server == "before"
-    daemon.api.leave("foo", "before", before.container)
-    daemon.api.delete("/networks/foo/endpoints/before")
+    remove(daemon, before)
     after = make(daemon, "after", 8082)
     assert after.mac != before.mac
     began = time.monotonic()
@@ -50,7 +59,9 @@ def test_reused_address_is_reachable_despite_stale_neighbours(daemon: RunningDae
     for place in (neighbour, daemon.here):
         for address in (ADDRESS, ADDRESS6):
             assert place.ask(address, 80).server == "after"
-    assert time.monotonic() - began < SOON
+    took = time.monotonic() - began
+    remove(daemon, after)
+    return took
 
 
 @pytest.mark.parametrize("ports", [(), (mapping(80, 8081),)], ids=["closed", "published"])
@@ -58,10 +69,24 @@ def test_reused_address_is_reachable_despite_stale_neighbours(daemon: RunningDae
 def test_wrong_mac_learned_during_a_join_is_announced_again(
     daemon: RunningDaemon, neighbour: Sandbox, address: str, ports: tuple[JSON, ...]
 ) -> None:
-    sandbox = daemon.sandbox("foo", "web", *ports, address=ADDRESS, address_ipv6=ADDRESS6)
+    remove(daemon, make(daemon, "former", 8083))
     wrong = ("ip", "neighbour", "replace", address, "lladdr", "02:00:00:00:00:09", "dev", "eth0", "nud", "reachable")
-    neighbour.sh(*wrong)
-    eventually(lambda: sandbox.mac in neighbour.sh("ip", "neighbour", "show", address), 5)
+
+    def is_corrected(limit: float) -> bool:
+        deadline = time.monotonic() + limit
+        while time.monotonic() < deadline:
+            if sandbox.mac in neighbour.sh("ip", "neighbour", "show", address):
+                return True
+            time.sleep(0.01)
+        return False
+
+    for _ in range(TRIES):  # where the machine stands still, all announcements may come before the wrong entry
+        sandbox = daemon.sandbox("foo", "web", *ports, address=ADDRESS, address_ipv6=ADDRESS6)
+        neighbour.sh(*wrong)
+        if is_corrected(20):
+            return
+        remove(daemon, sandbox)
+    pytest.fail("the wrong entry stays")
 
 
 def test_reassigned_address_is_announced_only_by_its_holder(daemon: RunningDaemon, neighbour: Sandbox) -> None:

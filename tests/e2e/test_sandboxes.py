@@ -269,5 +269,5 @@ def test_leave_removes_address_at_once_and_interface_soon(
     addresses = sandbox.sh("ip", "-j", "address")
     assert second.address not in addresses
     assert second.address6 not in addresses
-    until(lambda: "eth1" not in sandbox.sh("ip", "-j", "link"), 1)
+    until(lambda: "eth1" not in sandbox.sh("ip", "-j", "link"))
     assert sandbox.reaches(OUTSIDE_ADDRESS)

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.support.daemon import SANDNET, RunningDaemon
+from tests.support.network_host import eventually
 from tests.support.privileges import needs_other_users
 
 HOLD = """
@@ -53,7 +54,7 @@ def test_lock_name_held_by_another_program_does_not_block_start(
 ) -> None:
     hold(fresh_daemon, program, *confined)
     fresh_daemon.start()
-    assert fresh_daemon.api.get("/healthz")["status"] == "ok"
+    eventually(lambda: fresh_daemon.api.get("/healthz")["status"] == "ok")
     assert "held by a process that is none of ours" in fresh_daemon.log
 
 

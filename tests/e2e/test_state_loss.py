@@ -16,7 +16,7 @@ from tests.e2e.test_events import stream
 from tests.e2e.test_repair import repaired
 from tests.e2e.test_restart import talk_until
 from tests.support.daemon import HOST_ADDRESS, JSON, SANDNET, RunningDaemon, files_of, mapping
-from tests.support.traffic import DOUBT, UDP, until
+from tests.support.traffic import DOUBT, UDP, ask_again, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -79,7 +79,7 @@ def test_state_loss_keeps_traffic_and_objects(
 
     with ThreadPoolExecutor(len(clients)) as pool:
         done: list[bool] = []
-        talks = [pool.submit(talk_until, lambda: bool(done), client) for client in clients]
+        talks = [pool.submit(talk_until, lambda: bool(done), client, ask_again) for client in clients]
         try:
             daemon.kill()
             lose(daemon)
@@ -104,7 +104,7 @@ def _end_well(daemon: RunningDaemon) -> None:
     """What was found again can be left and deleted; the next start finds nothing wrong."""
     daemon.stop()
     daemon.start()
-    assert daemon.api.get("/healthz")["status"] == "ok"
+    until(lambda: daemon.api.get("/healthz")["status"] == "ok")
     daemon.stack.pop_all().close()
     daemon.api.clear()
     until(lambda: len(daemon.our_links()) == 1)
@@ -136,8 +136,8 @@ def test_state_lost_while_running_is_rewritten_and_reported(
     daemon.start()
 
     assert [daemon.api.get(f"/{what}", verbose="true") for what in ("networks", "services", "sandboxes")] == before
-    health = daemon.api.get("/healthz")
-    assert (health["status"], health["problems"]) == ("ok", [])
+    until(lambda: daemon.api.get("/healthz")["problems"] == [])
+    assert daemon.api.get("/healthz")["status"] == "ok"
     assert peer.reaches(web.address)
     assert files_of(daemon, web.container)[0]
 

@@ -17,8 +17,10 @@ from tests.e2e.test_remote import URL, called, put
 from tests.support.certificates import Authority
 from tests.support.confined_daemon import settings
 from tests.support.daemon import HOST_ADDRESS, SANDNET, RunningDaemon, Sandbox, mapping
+from tests.support.name_cases import lookup
 from tests.support.network_host import eventually
 from tests.support.systemd import UNITS, Manager, missing
+from tests.support.traffic import until
 
 pytestmark = pytest.mark.timeout(240)
 CRASHES = 7
@@ -47,6 +49,7 @@ def assert_all_goes_on(daemon: RunningDaemon, web: Sandbox, other: Sandbox) -> N
     """A published port, the network and the names."""
     assert daemon.outside.ask(HOST_ADDRESS, 80).server == "web"
     assert other.reaches(web.address6)
+    until(lambda: web.address in lookup(other, "web"))  # the resolver may start a moment after the daemon
     assert web.address in other.sh("dig", "+short", "@127.0.0.11", "web")
 
 
@@ -70,6 +73,7 @@ def test_sandboxes_survive_every_systemd_transition(fresh_daemon: RunningDaemon,
     assert manager.daemon == 0
     api.network("blue", subnet_ipv6="fd00:5::/64")  # the first request starts it
     first = manager.daemon
+    eventually(lambda: daemon.api.get("/healthz")["status"] == "ok")  # the resolver may start later
     (resolver,) = manager.others()
     web, other = daemon.sandbox("blue", "web", mapping(80, 80)), daemon.sandbox("blue", "other")
     web.serve("web", 80)
@@ -77,7 +81,7 @@ def test_sandboxes_survive_every_systemd_transition(fresh_daemon: RunningDaemon,
 
     manager.sh("kill", "-9", str(first))
     assert_all_goes_on(daemon, web, other)
-    assert api.get("/healthz")["status"] == "ok"  # the socket is systemd's: who asks in the meantime waits
+    eventually(lambda: api.get("/healthz")["status"] == "ok")  # the socket is systemd's: who asks in the meantime waits
     assert manager.daemon not in (0, first)
     manager.control("restart", "sandnet.service")
     assert_all_goes_on(daemon, web, other)
@@ -85,7 +89,7 @@ def test_sandboxes_survive_every_systemd_transition(fresh_daemon: RunningDaemon,
     assert manager.daemon == 0
     assert manager.others() == [resolver]
     assert_all_goes_on(daemon, web, other)
-    assert api.get("/healthz")["status"] == "ok"  # the socket starts it once more
+    eventually(lambda: api.get("/healthz")["status"] == "ok")  # the socket starts it once more
 
     api.clear()
     manager.down()
@@ -107,7 +111,7 @@ def test_requests_of_an_engine_wait_while_the_daemon_is_away(fresh_daemon: Runni
             killed = manager.daemon
             manager.sh("kill", "-9", str(killed))  # systemd or the next request starts it again
             eventually(partial(is_other_than, manager, killed))
-    assert fresh_daemon.api.get("/healthz")["status"] == "ok"
+    eventually(lambda: fresh_daemon.api.get("/healthz")["status"] == "ok")
     manager.control("stop", "sandnet-plugin.socket")
     manager.down()
 
@@ -122,6 +126,7 @@ def test_daemon_under_systemd_has_exactly_the_unit_privileges(fresh_daemon: Runn
     kept = set(settings(UNITS / "sandnet.service")["CapabilityBoundingSet"])
     assert manager.capabilities(manager.daemon, "CapBnd") == kept
     assert manager.capabilities(manager.daemon, "CapEff") == kept
+    eventually(lambda: daemon.api.get("/healthz")["status"] == "ok")  # the resolver may start later
     (resolver,) = manager.others()
     assert manager.capabilities(resolver, "CapPrm") == set()
     assert manager.sh("id", "-un", uid_of(manager.sh("cat", f"/proc/{resolver}/status"))) == "sandnet-resolver\n"
@@ -150,7 +155,7 @@ def test_systemd_never_gives_up_on_a_crashing_daemon(fresh_daemon: RunningDaemon
     for crash in range(CRASHES):
         manager.control("kill", "--kill-whom=main", "--signal=KILL", "sandnet.service")
         wait_for_restart(manager, crash + 1)
-    assert fresh_daemon.api.get("/healthz")["status"] == "ok"
+    eventually(lambda: fresh_daemon.api.get("/healthz")["status"] == "ok")
     assert int(manager.reported("NRestarts")) == CRASHES
     manager.down()
 
@@ -176,5 +181,5 @@ def test_systemd_reload_applies_renewed_certificates(
     manager.control("reload", "sandnet.service")
     eventually(lambda: called(daemon, newer, me, "network", "ls").returncode == 0)
     assert manager.daemon == before
-    assert daemon.api.get("/healthz")["status"] == "ok"
+    eventually(lambda: daemon.api.get("/healthz")["status"] == "ok")
     manager.down()

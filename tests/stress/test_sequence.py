@@ -133,7 +133,7 @@ class Sequence(RuleBasedStateMachine):
         }
 
 
-TestSequence = pytest.mark.timeout(170)(Sequence.TestCase)
+TestSequence = pytest.mark.timeout(400)(Sequence.TestCase)
 TestSequence.settings = settings(
     max_examples=10, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 from msgspec.structs import replace
 
@@ -32,6 +32,8 @@ SANDBOXES = "/run/sandboxes"
 SERVICE = "10.9.0.100"
 SERVICE6 = "fd09::100"
 PORT = 8000
+PATIENCE = 10.0
+"""Seconds for an answer: machines of tests stand still for seconds."""
 PUBLISHED = 18000
 SERVER = f"""
 import asyncio, socket, sys
@@ -115,7 +117,7 @@ class BalancedHost:
         workers = HostWorkers(self.host)
         sysctls = SysctlManager(self.kernel.sysctl, MemoryStore(), workers)
         self.host_network = HostNetwork(self.kernel, workers, sysctls)
-        return BridgeDriver(self.kernel, workers, cast(LinkReaper, None), self.host_network, [])
+        return BridgeDriver(self.kernel, workers, LinkReaper(self.kernel.links, workers), self.host_network, [])
 
     def close(self) -> None:
         """Close what the test left open."""
@@ -259,7 +261,7 @@ class BalancedHost:
 
 def _connected(kind: int, target: str, port: int) -> socket.socket:
     made = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, kind)
-    made.settimeout(3)
+    made.settimeout(PATIENCE)
     try:
         made.connect((target, port))
     except OSError:

@@ -122,7 +122,7 @@ def fits(shown: str, printed: str) -> bool:
     return re.fullmatch("".join(patterns), text and text + "\n") is not None
 
 
-def mistakes(host: Host, script: list[Command], folder: Path, path: str, seconds: float = 100.0) -> list[str]:
+def mistakes(host: Host, script: list[Command], folder: Path, path: str, seconds: float = 300.0) -> list[str]:
     """Run commands in one shell on a host, all sent to it at once, and return what differs from the pages.
 
     They can write below ``folder``, ``/run`` and ``/var/lib`` only, and see no other processes than their own: a page

@@ -58,6 +58,7 @@ class RefusedError(AssertionError):
         self.body: JSON = response.json() if response.content else None
         reported = self.body.get("message", self.body.get("msg")) if isinstance(self.body, dict) else None
         self.message = str(reported or response.text)
+        self.code = str(self.body.get("code", "")) if isinstance(self.body, dict) else ""
 
 
 def is_possible(change: Callable[[], object]) -> bool:

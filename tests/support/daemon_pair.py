@@ -17,6 +17,9 @@ from tests.support.network_host import eventually, unavailable
 STANDING = re.compile(r"\tset (closed_families|open_links) \{[^}]*?(elements = \{[^}]*\}\s*)?\}")
 """Sets of what the host was before the first network."""
 
+OFTEN_REPAIRED = "times in the last minute; another program undoes it"
+"""In the health of a daemon that has often repaired the same object."""
+
 
 class DaemonPair:
     """One daemon a worker, replaced by a fresh one when a test has left something in it."""
@@ -43,13 +46,22 @@ class DaemonPair:
                 daemon.start()
             daemon.api.clear()
             eventually(lambda: self._facts(daemon) == self._clean)
-            # a report of what was compared lasts until all is compared again, a minute later at most
-            eventually(lambda: daemon.api.get("/healthz")["status"] == "ok", 75)
+            if self._problems():  # a report lasts until all is compared again: now
+                daemon.api.post("/reconcile", fix=True)
+            lasting = self._problems()
+            if lasting and all(OFTEN_REPAIRED in problem for problem in lasting):
+                self.end()  # that is known for a minute, and the next test need not wait for its end
+            else:
+                eventually(lambda: not self._problems(), 75)
         except BaseException:
             left = [set(now) ^ set(then) for now, then in zip(self._facts(daemon), self._clean or (), strict=False)]
             print("left behind or missing:", left, "\n", daemon.log)
             self.discard()
             raise
+
+    def _problems(self) -> list[str]:
+        found: list[str] = self.get().api.get("/healthz")["problems"]
+        return found
 
     @staticmethod
     def _facts(daemon: RunningDaemon) -> Facts:

@@ -159,12 +159,14 @@ class EtcdCluster:
         """The location of a store here."""
         return parse(self.url(prefix, members), credentials)
 
-    def call(self, path: str, message: Mapping[str, object], member: int = 0, token: str = "") -> Any:
+    def call(
+        self, path: str, message: Mapping[str, object], member: int = 0, token: str = "", *, seconds: float = 30.0
+    ) -> Any:
         """Ask a member, and return what it answers."""
         headers = {"Authorization": token} if token else {}
         body = json.dumps(message).encode()
         request = urllib.request.Request(f"{self.members[member].name}/v3/{path}", body, headers)
-        with urllib.request.urlopen(request, timeout=5, context=self._tls) as answer:
+        with urllib.request.urlopen(request, timeout=seconds, context=self._tls) as answer:
             return json.load(answer)
 
     def back_up(self) -> None:
@@ -188,7 +190,7 @@ class EtcdCluster:
 
     def _answers(self, member: EtcdMember) -> bool:
         try:
-            self.call("kv/range", {"key": "AA=="}, self.members.index(member))
+            self.call("kv/range", {"key": "AA=="}, self.members.index(member), seconds=5)
         except OSError as failure:
             return "401" in str(failure) or "400" in str(failure)  # the cluster has users, so it answers
         return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import permutations
@@ -20,14 +21,52 @@ from sandnet.lab.lab_client import LabClient
 from sandnet.lab.lab_directory import BASE_VARIABLE
 from sandnet.lab.lab_messages import ChangeMember, CutNetwork, HealNetwork, HostStatus, ImpairHost, KillHost
 from sandnet.prerequisites import has_program
-from tests.support.daemon import SANDNET, Api
+from tests.support.daemon import JSON, SANDNET, Api, RefusedError
 from tests.support.network_host import eventually, unavailable
+from tests.support.time_limits import quick
 
 COMMAND_SECONDS = 60.0
 SLEEPER = "sleep 1234"
 """The command line of what only waits."""
+LAST_LINES = 10
+"""How many lines of each daemon's log a failure shows."""
 LEASE = 15.0
 """Seconds of a host's lease: what a host without it had is free afterwards (docs/adr/0030)."""
+BUSY = 60.0
+"""Seconds to wait for what other hosts show: the machines of tests are shared, and stand still for seconds."""
+REFUSAL = 2.0
+"""Seconds in which a change is refused when the store does not take it."""
+PATIENCE, INTERVAL = 20.0, 0.1
+"""Seconds for which a patient client repeats a request, and from one attempt to the next."""
+REPEATABLE = "the request can be repeated when the store answers again"
+"""The hint of a command that was refused because the store did not answer in time."""
+PASSING = {"store_unavailable", "lease_ended"}
+"""Codes of refusals that pass when the machine is less busy; their hints are to repeat the request."""
+
+
+def refusal(change: Callable[[], object]) -> RefusedError:
+    """The error with which a change is refused, in time."""
+
+    def refused() -> RefusedError:
+        with pytest.raises(RefusedError) as found:
+            change()
+        return found.value
+
+    return quick(REFUSAL, refused)
+
+
+class PatientApi(Api):
+    """Repeats what is refused because the store did not answer in time: a machine may be busy for seconds."""
+
+    def _call(self, method: str, path: str, **how: JSON) -> JSON:
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return super()._call(method, path, **how)
+            except RefusedError as refused:
+                if refused.code not in PASSING or time.monotonic() > end:
+                    raise
+            time.sleep(INTERVAL)
 
 
 class RunningLab:
@@ -78,13 +117,27 @@ class RunningLab:
         return done.stdout
 
     def sandnet(self, number: int, *words: str) -> str:
-        """The output of ``sandnet`` on a host."""
-        return self.sh(number, "sandnet", *words)
+        """The output of ``sandnet`` on a host; it is repeated while the store does not answer in time.
 
-    def client(self, number: int) -> Api:
-        """A client of the daemon on a host; it serves a new daemon too, but not a host that had no power meanwhile."""
+        Raises:
+            AssertionError: it failed; the message holds what it printed.
+        """
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self.sh(number, "sandnet", *words)
+            except AssertionError as failure:
+                if REPEATABLE not in str(failure) or time.monotonic() > end:
+                    raise
+            time.sleep(INTERVAL)
+
+    def client(self, number: int, *, patient: bool = True) -> Api:
+        """A client of the daemon on a host; it serves a new daemon too, but not a host that had no power meanwhile.
+
+        A patient one repeats what is refused for a moment.
+        """
         entry = self._stack.enter_context(self.control.entry(number))
-        api = Api(Path(f"/proc/self/fd/{entry.run}/sandnet/sandnet.sock"))
+        api = (PatientApi if patient else Api)(Path(f"/proc/self/fd/{entry.run}/sandnet/sandnet.sock"))
         self._stack.callback(api.http.close)
         return api
 
@@ -107,7 +160,7 @@ class RunningLab:
 
     def resolved(self, number: int, container: str, name: str) -> list[str]:
         """The addresses that a container on a host gets from its name server for a name."""
-        words = ("sandnet", "sandbox", "exec", container, "--", "dig", "+short", "+tries=1", "+time=2", name)
+        words = ("sandnet", "sandbox", "exec", container, "--", "dig", "+short", "+tries=1", "+time=10", name)
         done = self.run(number, *words)
         return done.stdout.split() if done.returncode == 0 else []
 
@@ -127,12 +180,82 @@ class RunningLab:
         return Path(self.host(number).daemon_log).read_text()
 
     def leader(self) -> int:
-        """The host of the leading member of etcd; 0: there is none."""
+        """The host of the leading member of etcd; 0: there is none, or it does not answer at once."""
         return next((host.number for host in self.control.status().hosts if host.store == "leader"), 0)
 
+    def wait_for_leader(self) -> int:
+        """The host of the leading member of etcd, once there is one."""
+        found = 0
+
+        def is_found() -> bool:
+            nonlocal found
+            found = self.leader()
+            return found > 0
+
+        self.wait_until(is_found, BUSY)
+        return found
+
     def wait_until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
-        """Wait until a condition is true."""
-        eventually(condition, seconds)
+        """Wait until a condition is true. A failure in it, as of a command on a host, counts as false.
+
+        Raises:
+            AssertionError: it is not; the message has the last failure, and tells how the hosts are.
+        """
+        last = ""
+
+        def holds() -> object:
+            nonlocal last
+            try:
+                return condition()
+            except AssertionError as failure:
+                last = f"{failure}\n"
+                return False
+
+        try:
+            eventually(holds, seconds)
+        except AssertionError as failure:
+            raise AssertionError(f"{failure}\n{last}{self._report()}") from failure
+
+    def wait_until_passed(self, check: Callable[[], object], seconds: float = BUSY) -> None:
+        """Repeat a check, which asserts something, until it passes.
+
+        Raises:
+            AssertionError: it does not; the message has its last failure, and tells how the hosts are.
+        """
+
+        def passes() -> bool:
+            check()
+            return True
+
+        self.wait_until(passes, seconds)
+
+    def wait_until_possible(self, change: Callable[[], object], seconds: float = 30.0) -> None:
+        """Repeat a change until it is not refused. One whose answer was lost is done when its name is taken.
+
+        Raises:
+            AssertionError: it still is; the message has the refusals, and tells how the hosts are.
+        """
+        refused: dict[str, str] = {}
+
+        def is_done() -> bool:
+            try:
+                change()
+            except RefusedError as refusal:
+                refused[refusal.code] = str(refusal)
+                return {"outcome_unknown", "name_taken"} <= refused.keys()
+            return True
+
+        try:
+            self.wait_until(is_done, seconds)
+        except AssertionError as failure:
+            raise AssertionError("\n".join([*refused.values(), str(failure)])) from failure
+
+    def _report(self) -> str:
+        lines = []
+        for host in self.control.status().hosts:
+            lines.append(f"{host.name}: daemon {host.daemon}, etcd {host.store}; the end of its log:")
+            lines += Path(host.daemon_log).read_text().splitlines()[-LAST_LINES:]
+        return "\n".join(lines)
 
     def partition(self, *groups: Sequence[int], store_only: bool = False) -> None:
         """Drop what hosts of different groups send each other."""

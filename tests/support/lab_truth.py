@@ -32,6 +32,8 @@ def etcdctl(lab: RunningLab, *words: str) -> str:
     return lab.sh(number, "etcdctl", f"--endpoints={members}", "--command-timeout=10s", *words)
 
 
+HEALED = "its peers are not those of the store"
+"""In the log of a daemon whose driver has lost peers."""
 DIGITS = 10
 """Of a network's id, in the names of its links."""
 LIVING = ("leader", "follower")

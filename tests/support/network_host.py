@@ -34,6 +34,8 @@ FRESH_FOLDERS: Final = ("/run", "/var/lib")
 """Where a daemon keeps its files: empty on every host."""
 ECHO: Final = {4: (8, 0), 6: (128, 129)}
 """ICMP types of an echo request and its reply, by IP version (RFC 792, RFC 4443)."""
+ATTEMPT: Final = 0.1
+"""Seconds that an echo waits for its reply."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -233,14 +235,17 @@ def _captured(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def ping(address: str, seconds: float) -> bool:
-    """Whether one of several ICMP echoes to ``address`` is answered within ``seconds``."""
+    """Whether one of several ICMP echoes to ``address`` is answered within ``seconds``.
+
+    No attempt counts for more than it may take, as when the machine stands still during one.
+    """
     target = ip_address(address)
-    deadline = time.monotonic() + seconds
     protocol = socket.IPPROTO_ICMP if target.version == 4 else socket.IPPROTO_ICMPV6
     family = socket.AF_INET if target.version == 4 else socket.AF_INET6
     with socket.socket(family, socket.SOCK_RAW, protocol) as icmp:
-        icmp.settimeout(0.1)
-        while time.monotonic() < deadline:
+        icmp.settimeout(ATTEMPT)
+        while seconds > 0:
+            began = time.monotonic()
             try:
                 icmp.sendto(_echo_request(target), (address, 0))
                 while not _is_reply(icmp.recv(2048), target):
@@ -249,6 +254,7 @@ def ping(address: str, seconds: float) -> bool:
                 time.sleep(0.02)
             else:
                 return True
+            seconds -= min(time.monotonic() - began, ATTEMPT)
     return False
 
 

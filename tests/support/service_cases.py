@@ -11,7 +11,7 @@ from socket import socket
 from typing import NamedTuple
 
 from tests.support.daemon import JSON, RunningDaemon
-from tests.support.traffic import PAUSE, TCP, UDP, Place, ask_again
+from tests.support.traffic import TCP, UDP, Place, ask_again, ask_promptly
 
 PORT = 80
 NAMES = ("b1", "b2", "b3")
@@ -92,7 +92,6 @@ def talks(service: Service, place: Place, address: str, port: int, *protos: int)
     for proto in protos or (TCP, UDP):
         for _ in range(15):
             client = place.client(address, port, proto)
-            client.settimeout(PAUSE)
             made.append(Talk(client, ask_again(client).server))
     assert {talk.server for talk in made} == set(service.reported())
     return made
@@ -102,7 +101,7 @@ def keep_talking(done: Callable[[], bool], talk: Talk) -> int:
     """How many questions were answered by the same backend, none late."""
     asked = 0
     while not done():
-        assert ask_again(talk.socket).server == talk.server
+        assert ask_promptly(talk.socket).server == talk.server
         asked += 1
         time.sleep(0.02)
     return asked

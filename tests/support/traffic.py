@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from tests.support.network_host import Host, eventually
@@ -17,8 +17,11 @@ from tests.support.network_host import Host, eventually
 TCP, UDP, SCTP = 6, 17, 132
 DEADLINE = 15.0
 """Seconds a client waits for an answer that should come."""
-PAUSE = 3.0
-"""Seconds that a flow which must not pause may pause: the threads of a test share two cores with much else."""
+SLICE = 0.1
+"""Seconds of one wait in a flow that must not pause. A machine that stands still for longer uses up one slice."""
+SLICES = 30
+"""How many slices such a flow may pause: 3 s of running time, as the threads of a test share two cores with much else.
+"""
 DOUBT = 0.4
 """Seconds a client waits for an answer that should not come."""
 
@@ -101,7 +104,33 @@ class Place:
 def ask_again(client: socket.socket) -> Seen:
     """One question and its answer on a connected socket."""
     client.send(b"?")
-    answer = client.recv(2048)
+    return _seen(client.recv(2048))
+
+
+def ask_promptly(client: socket.socket) -> Seen:
+    """One question and its answer in a flow that must not pause.
+
+    Raises:
+        OSError: it pauses, or has ended.
+    """
+    client.send(b"?")
+    return _seen(received_promptly(client))
+
+
+def received_promptly(client: socket.socket) -> bytes:
+    """What comes next in a flow that must not pause.
+
+    Raises:
+        TimeoutError: nothing comes while the machine runs for as long as a flow may pause.
+    """
+    client.settimeout(SLICE)
+    for _ in range(SLICES):
+        with suppress(TimeoutError):
+            return client.recv(4096)
+    raise TimeoutError(f"no answer in {SLICES} slices of {SLICE} s")
+
+
+def _seen(answer: bytes) -> Seen:
     if not answer:
         raise ConnectionResetError("the server closed the connection")
     name, address, port = answer.decode().split()

@@ -73,7 +73,7 @@ def encrypted(authority: Authority) -> Iterator[EtcdCluster]:
 
 @asynccontextmanager
 async def opened(location: EtcdLocation) -> AsyncIterator[EtcdStore]:
-    store = EtcdStore(location, 5.0)
+    store = EtcdStore(location, 20.0)
     try:
         yield store
     finally:

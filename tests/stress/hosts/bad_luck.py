@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from random import Random
 
+import httpx
+
 from sandnet.errors import Error
 from tests.stress.hosts.facts import Facts
 from tests.support.daemon import RefusedError
@@ -128,15 +130,17 @@ class BadLuck:
         self._kill_power(lose_state=True)
 
         def undo() -> None:
-            with suppress(RefusedError):  # its lease may last
+            with suppress(RefusedError, httpx.TransportError):  # its lease may last, and the other daemon be dead
                 self._lab.client(other).delete(f"/nodes/h{host}")
             self._start(host)
 
         return undo
 
     def _start(self, number: int) -> None:
-        self._lab.start(number)
-        self._renewed(number)
+        try:
+            self._lab.start(number)
+        finally:  # the other bad luck may be starting, or killing, its daemon: its socket is another one all the same
+            self._renewed(number)
 
     # The store.
 

@@ -19,7 +19,7 @@ from tests.stress.hosts.bad_luck import BadLuck, dwell
 from tests.stress.hosts.facts import Fact, Facts, UntrueError
 from tests.support.daemon import PREDEFINED, RefusedError
 from tests.support.lab import LEASE, RunningLab
-from tests.support.lab_truth import Truth
+from tests.support.lab_truth import HEALED, Truth
 
 CLIENTS = 5
 NETWORKS = [f"net{number}" for number in range(4)]
@@ -47,7 +47,7 @@ class Campaign:
         self.seed, self._lab, self._journal = seed, lab, journal
         self._random = Random(seed)
         self._facts = Facts(lab.hosts)
-        self._apis = {number: lab.client(number) for number in lab.hosts}
+        self._apis = {number: lab.client(number, patient=False) for number in lab.hosts}
         self._luck = [BadLuck(lab, self._facts, self._renew, Random(self._random.random())) for _ in range(AT_ONCE)]
         self._born = time.monotonic()
         self._until = 0.0
@@ -59,7 +59,7 @@ class Campaign:
         """The slowest answer by kind: ``done``, or the code of a refusal."""
 
     def _renew(self, number: int) -> None:
-        self._apis[number] = self._lab.client(number)
+        self._apis[number] = self._lab.client(number, patient=False)
 
     def _note(self, line: str) -> None:
         with self._lock:
@@ -161,8 +161,9 @@ class Campaign:
     def _delete_network(self, random: Random, number: int) -> None:
         if network := self._any_network(random, number):
             with self._facts.removal(network["id"]):
-                self._note(f"h{number} deletes network {network['id'][:12]}")
-                self._apis[number].delete(f"/networks/{network['id']}{_forced(random)}")
+                query = _forced(random)
+                self._note(f"h{number} deletes network {network['id'][:12]}{query}")
+                self._apis[number].delete(f"/networks/{network['id']}{query}")
 
     def _create_endpoint(self, random: Random, number: int) -> None:
         network, more, boot = self._any_network(random, number), {}, self._facts.boots[number]
@@ -183,8 +184,9 @@ class Campaign:
         if found := self._any_endpoint(random, number):
             network, key = found
             with self._facts.removal(key):
-                self._note(f"h{number} deletes endpoint {key[:12]}")
-                self._apis[number].delete(f"/networks/{network}/endpoints/{key}{_forced(random)}")
+                query = _forced(random)
+                self._note(f"h{number} deletes endpoint {key[:12]}{query}")
+                self._apis[number].delete(f"/networks/{network}/endpoints/{key}{query}")
 
     def _join(self, random: Random, number: int) -> None:
         found, boot = self._any_endpoint(random, number), self._facts.boots[number]
@@ -195,7 +197,7 @@ class Campaign:
             self._containers += 1
             container = f"c{self._containers}"
         alone = random.random() < 0.6
-        self._note(f"h{number} joins {container} to {key[:12]}, alone: {alone}")
+        self._note(f"h{number} joins {container} to {key[:12]} on {network[:12]}, alone: {alone}")
         if alone:
             self._apis[number].join(network, key, container)
         else:
@@ -229,12 +231,12 @@ class Campaign:
         self._note("!! end of all bad luck")
         self._luck[0].end()
         truth, found = self._at_rest()
-        found += self._facts.faults(truth) if truth else []
+        found += [*(self._facts.faults(truth) if truth else ()), *self._healed()]
         if not found:
             found = [f"host {n}: {text}" for n in self._lab.hosts if (text := self._drift(n))]
         self._write_journal()
         if found or truth is None:
-            raise UntrueError(self._report(found))
+            raise UntrueError(self._report([*found, *self._health()]))
         self._facts.settle(truth)
 
     def _at_rest(self) -> tuple[Truth | None, list[str]]:
@@ -261,17 +263,28 @@ class Campaign:
             time.sleep(1)
         return done.stdout + done.stderr
 
+    def _healed(self) -> list[str]:
+        """What hosts should not have had to heal: a fault of their own."""
+        lines = [(number, line) for number in self._lab.hosts for line in self._lab.log(number).splitlines()]
+        return [f"host {number}: {line}" for number, line in lines if HEALED in line]
+
+    def _health(self) -> list[str]:
+        """What the hosts themselves find wrong."""
+        problems = {number: self._apis[number].get("/healthz")["problems"] for number in self._lab.hosts}
+        return [f"host {number} reports: {each}" for number, found in problems.items() for each in found]
+
     def clear(self) -> None:
         """Remove everything, and see that neither store nor kernels keep anything.
 
         Raises:
             UntrueError: they do.
         """
-        for number in self._lab.hosts:
-            for sandbox in self._apis[number].get("/sandboxes", verbose="true"):
+        apis = {number: self._lab.client(number) for number in self._lab.hosts}
+        for api in apis.values():
+            for sandbox in api.get("/sandboxes", verbose="true"):
                 for interface in sandbox["interfaces"]:
-                    self._apis[number].leave(interface["network"], interface["endpoint"], sandbox["id"])
-        truth, api = Truth(self._lab), self._apis[1]
+                    api.leave(interface["network"], interface["endpoint"], sandbox["id"])
+        truth, api = Truth(self._lab), apis[1]
         for key, shared in truth.endpoints.items():
             with suppress(RefusedError):  # the host that owned it has just deleted it
                 api.delete(f"/networks/{shared.endpoint.network_id}/endpoints/{key}")

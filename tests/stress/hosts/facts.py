@@ -59,7 +59,8 @@ class Facts:
         """
         with self._lock:
             fact.is_doubtful = fact.key in self._doubted
-            if fact.kind == "endpoint" and fact.address and not fact.is_doubtful:
+            kept = fact.parent not in self._doubted  # the deletion of a network deletes its endpoints one by one
+            if fact.kind == "endpoint" and fact.address and kept and not fact.is_doubtful:
                 for other in self._facts.values():
                     same = (other.kind, other.parent, other.address) == (fact.kind, fact.parent, fact.address)
                     if same and not other.is_doubtful and not other.host:
@@ -102,7 +103,11 @@ class Facts:
         if fact.host and (fact.boot != self.boots[fact.host] or self._lease_ended(fact.host, truth)):
             return False
         parent = self._facts.get(fact.parent)
-        return parent is None or self._is_due(parent, truth)
+        if parent:
+            return self._is_due(parent, truth)
+        # An endpoint whose creation was not acknowledged may have ended with its network, or with the process that
+        # owned it: nobody knows which.
+        return not fact.parent or (fact.parent in truth.keys and fact.parent not in self._doubted)
 
     def _lease_ended(self, number: int, truth: Truth) -> bool:
         return self._leases.get(number, truth.leases.get(number)) != truth.leases.get(number)
