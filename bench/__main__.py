@@ -10,9 +10,11 @@ from pathlib import Path
 
 from bench import (
     attach,
+    cold_start,
     command,
     crowd,
     deaths,
+    encryption,
     hops,
     hosts,
     large,
@@ -43,6 +45,8 @@ PARTS: dict[str, Callable[[Counts], Section]] = {  # the last ones last: the ker
     "hops": hops.measure,
     "throughput": throughput.measure,
     "hosts": hosts.measure,
+    "encryption": encryption.measure,
+    "cold-start": cold_start.measure,
     "names": names.measure,
     "services": services.measure,
     "docker": docker.measure,

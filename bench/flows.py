@@ -28,6 +28,9 @@ PLAN = Any
 """A decoded plan; the keys are those of :class:`bench.restart.Scene`."""
 TICK = 0.001
 """Seconds between two looks at what is due."""
+LONGEST_TICK = 0.05
+"""Seconds that count at most between two looks. What a process that stood still is behind with would overflow queues
+on the way, in one burst, and count as lost there."""
 QUIET = 0.3
 """Seconds without a packet after which nothing more will come."""
 TIMEOUT = 3.0
@@ -234,14 +237,16 @@ _KINDS: dict[str, type[Datagrams | Stream | Questions]] = {"udp": Datagrams, "tc
 
 
 def sources(plan: PLAN) -> PLAN:
-    """Send until standard input has ended; by flow what was sent."""
+    """Send until standard input has ended; by flow what was sent. Time in which it stood still is left out."""
     made_of: dict[str, Datagrams | Stream | Questions] = {each["flow"]: _KINDS[each["kind"]](each) for each in plan}
     print(READY, flush=True)
     os.set_blocking(sys.stdin.fileno(), False)
-    begun = time.perf_counter()
+    elapsed, last = 0.0, time.perf_counter()
     while _is_open():
+        now = time.perf_counter()
+        elapsed, last = elapsed + min(now - last, LONGEST_TICK), now
         for source in made_of.values():
-            source.due(time.perf_counter() - begun)
+            source.due(elapsed)
         time.sleep(TICK)
     return {flow: source.end() for flow, source in made_of.items()}
 

@@ -38,6 +38,7 @@ ROUNDS = 10
 
 
 KINDS = ("join", "join of a further backend", "leave of a further backend", "leave")
+IN_EXISTING = "join in a namespace that exists"
 
 
 class Hops(NamedTuple):
@@ -124,12 +125,13 @@ async def _hops(folder: str) -> dict[str, Hops]:
     trace = Trace()
     workers = CountingWorkers(trace)
     config = Config(state_dir=folder, run_dir=folder, sandbox_dir="/var/run/sandnet/netns", file_dirs=())
-    controller = assemble(config, CountingStore(trace), FakeKernel(config.sandbox_dir), workers)
+    kernel = FakeKernel(config.sandbox_dir)
+    controller = assemble(config, CountingStore(trace), kernel, workers)
     await controller.start()
     transport = httpx.ASGITransport(app=create_app(controller, version="0"))
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await _rounds(client, trace)
+            return await _rounds(client, trace) | {IN_EXISTING: await _in_existing(client, trace, kernel)}
     finally:
         await controller.stop()
         workers.close()
@@ -148,6 +150,20 @@ async def _rounds(client: httpx.AsyncClient, trace: Trace) -> dict[str, Hops]:
                 await _backend(client, method, container)
             found[kind].append(trace.take())
     return {kind: _least(hops) for kind, hops in found.items()}
+
+
+async def _in_existing(client: httpx.AsyncClient, trace: Trace, kernel: FakeKernel) -> Hops:
+    found = []
+    for number in range(ROUNDS):
+        path = f"/run/netns/{number}"
+        kernel.namespaces.add_foreign(path)
+        trace.take()
+        with trace.profiled():
+            body = {"container_id": f"existing{number}", "netns": path}
+            await _request(client, "POST", "/services/web/backend", body)
+        found.append(trace.take())
+        await _backend(client, "DELETE", f"existing{number}")
+    return _least(found)
 
 
 async def _backend(client: httpx.AsyncClient, method: str, container: str) -> None:

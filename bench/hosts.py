@@ -38,19 +38,24 @@ PEERS: Final = 3334
 """Peers with three entries each: 10,002."""
 PROGRAMMED: Final = Target(1000.0)
 BARE: Final = Target(0.95, "at least")
-HAND_MTU: Final = "1450"
+HAND_MTU: Final = 1450
 
 
 class Lab:
-    """Three hosts and an etcd cluster of three members."""
+    """Hosts and an etcd cluster of three members.
 
-    def __init__(self) -> None:
+    Args:
+        hosts: how many.
+    """
+
+    def __init__(self, hosts: int = HOSTS) -> None:
+        self.hosts = range(1, hosts + 1)
         self._stack = ExitStack()
         self._directory = Path(tempfile.mkdtemp(prefix="sandnet-bench-", dir="/var/tmp"))
 
     def __enter__(self) -> Self:
         os.environ[BASE_VARIABLE] = str(self._directory)
-        self._command("up", "--hosts", str(HOSTS))
+        self._command("up", "--hosts", str(len(self.hosts)))
         self.control = LabClient(NAME)
         return self
 
@@ -59,6 +64,10 @@ class Lab:
         self._command("down")
         del os.environ[BASE_VARIABLE]
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def kill(self, number: int, *options: str) -> None:
+        """Kill the daemon of a host, or the host with ``--power``."""
+        self._command("kill", *options, str(number))
 
     def _command(self, *words: str) -> None:
         verb, *more = words
@@ -109,6 +118,9 @@ def measure(counts: Counts) -> Section:
     with Lab() as lab:
         lab.run(1, "sandnet", "network", "create", "-d", "overlay", "--subnet", "10.60.0.0/16", "blue")
         figures = [*_visible(lab, counts), *_joins(lab, counts), *_streams(lab, counts)]
+    with Lab(1) as lab:
+        lab.run(1, "sandnet", "network", "create", "-d", "overlay", "--subnet", "10.60.0.0/16", "blue")
+        figures += _joins(lab, counts, "in a lab of one host: ")
     figures += _programmed(counts)
     return Section(
         "Networks of several hosts",
@@ -117,6 +129,7 @@ def measure(counts: Counts) -> Section:
             "Three hosts of a laboratory, each with a daemon and a member of etcd, share the machine. A client on "
             "another host asks for the name all the time, and the kernel there reports the peer. What is counted from "
             "the answer is negative if it was seen before the join was answered.",
+            "Three hosts share the processors. In a lab of one host, the join and one member of etcd have them alone.",
             "The VXLAN by hand is a veth pair, a bridge and a VXLAN link on each host, with the same MTU and without "
             "any rule.",
             f"Load average at the beginning {before:.1f}, at the end {os.getloadavg()[0]:.1f}; the machine has "
@@ -162,7 +175,7 @@ def _pair(what: str, samples: Sequence[float]) -> tuple[Figure, Figure]:
     return time_of(what, samples, VISIBLE), Figure("… its 99th percentile", late, "ms", target=VISIBLE_P99)
 
 
-def _joins(lab: Lab, counts: Counts) -> list[Figure]:
+def _joins(lab: Lab, counts: Counts, where: str = "") -> list[Figure]:
     rest, times = lab.rest(1), {"overlay": Stopwatch(), "bridge": Stopwatch()}
     networks = {"overlay": "blue", "bridge": "plain"}
     rest.ask("POST", "/networks", {"name": "plain", "network_type": "bridge"})
@@ -176,9 +189,9 @@ def _joins(lab: Lab, counts: Counts) -> list[Figure]:
     overlay, bridge = times["overlay"].samples, times["bridge"].samples
     bound = (median(bridge) + median(transactions)) * 1000
     return [
-        time_of("a transaction of etcd", transactions),
-        time_of("a join on a bridge network", bridge),
-        time_of("a join on an overlay network; promised: both together", overlay, Target(bound)),
+        time_of(f"{where}a transaction of etcd", transactions),
+        time_of(f"{where}a join on a bridge network", bridge),
+        time_of(f"{where}a join on an overlay network; promised: both together", overlay, Target(bound)),
     ]
 
 
@@ -186,7 +199,7 @@ def _streams(lab: Lab, counts: Counts) -> list[Figure]:
     for number, name in ((1, "here"), (2, "there")):
         lab.run(number, "sandnet", "service", "publish", f"{name}.blue")
         lab.run(number, "sandnet", "service", "attach", name, f"{name}.blue")
-        _by_hand(lab, number)
+        vxlan_by_hand(lab, number, [lab.address(1), lab.address(2)], HAND_MTU)
     ours = json.loads(lab.run(2, "sandnet", "service", "info", "--json", "there.blue"))["address"].partition("/")[0]
     ways = {
         "ours": (("sandnet", "sandbox", "exec", "here", "--"), ("sandnet", "sandbox", "exec", "there", "--"), ours),
@@ -194,10 +207,10 @@ def _streams(lab: Lab, counts: Counts) -> list[Figure]:
     }
     rates: dict[str, list[float]] = {"ours": [], "hand": []}
     for way in ways.values():
-        _stream(lab, *way, 1)
+        stream(lab, *way, 1)
     for _ in range(5):
         for name, way in ways.items():
-            rates[name].append(_stream(lab, *way, counts.seconds))
+            rates[name].append(stream(lab, *way, counts.seconds))
     spread = {name: f"{min(each):.1f} to {max(each):.1f}, n {len(each)}" for name, each in rates.items()}
     return [
         Figure("a stream over a VXLAN made by hand", median(rates["hand"]), "Gbit/s", spread["hand"]),
@@ -206,21 +219,28 @@ def _streams(lab: Lab, counts: Counts) -> list[Figure]:
     ]
 
 
-def _by_hand(lab: Lab, number: int) -> None:
-    other = 3 - number
-    options = f"id 9 local {lab.address(number)} remote {lab.address(other)} dstport 4790"
+def vxlan_by_hand(lab: Lab, number: int, underlay: Sequence[str], mtu: int) -> None:
+    """Make a namespace ``hand`` on host 1 or 2, on a bridge with a VXLAN link to the other host, with 10.99.0.NUMBER.
+
+    Args:
+        lab: the hosts.
+        number: of the host.
+        underlay: the addresses of both hosts.
+        mtu: of all links.
+    """
+    options = f"id 9 local {underlay[number - 1]} remote {underlay[2 - number]} dstport 4790"
     for command in (
         "ip netns add hand",
         "ip link add br9 up type bridge",
-        f"ip link add vx9 mtu {HAND_MTU} up master br9 type vxlan {options}",
-        f"ip link add v9 mtu {HAND_MTU} up master br9 type veth peer name eth0 mtu {HAND_MTU} netns hand",
+        f"ip link add vx9 mtu {mtu} up master br9 type vxlan {options}",
+        f"ip link add v9 mtu {mtu} up master br9 type veth peer name eth0 mtu {mtu} netns hand",
         f"ip -n hand address add 10.99.0.{number}/24 dev eth0",
         "ip -n hand link set eth0 up",
     ):
         lab.run(number, *command.split())
 
 
-def _stream(lab: Lab, here: Sequence[str], there: Sequence[str], address: str, seconds: int) -> float:
+def stream(lab: Lab, here: Sequence[str], there: Sequence[str], address: str, seconds: int) -> float:
     """Return the Gbit/s of one stream of iperf3 from host 1 to host 2."""
     server = lab.words(2, *there, "iperf3", "--server", "--one-off", "--forceflush")
     listener = subprocess.Popen(server, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -1,4 +1,7 @@
-"""Containers that Docker starts on networks of sandnet, by its plugin, and on networks of its own bridge driver."""
+"""Containers that Docker starts on networks of sandnet, by its plugin, on those of its own bridge driver, and on none.
+
+What a container without a network takes is the engine's own, which no network can save.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ _AT_ONCE: Final = 50
 _ROUNDS: Final = 3
 """How often as many rounds as of other crowds: they differ more than those of the daemon alone."""
 _FIRST_PORT: Final = 20000
-_DRIVERS: Final = {"Docker's bridge": "bridge", "sandnet": "sandnet"}
+_THEIRS, _OURS, _NONE = "Docker's bridge", "sandnet", "no network"
+_DRIVERS: Final = {_THEIRS: "bridge", _OURS: "sandnet"}
 _RUN_BOUND, _PUBLISH_BOUND, _CROWD_BOUND = 1.0, 0.9, 1.0
 
 
@@ -93,35 +97,35 @@ def _pair() -> Iterator[tuple[Docker, dict[str, Runs]]]:
                 wanted = {"Name": f"on-{driver}", "Driver": driver, "IPAM": ipam}
                 connection.ask("POST", "/networks/create", wanted)
                 sides[name] = Runs(connection, f"on-{driver}")
+            sides[_NONE] = Runs(connection, "none")
             yield docker, sides
-            for runs in sides.values():
-                connection.ask("DELETE", f"/networks/{runs.network}")
+            for name in _DRIVERS:
+                connection.ask("DELETE", f"/networks/{sides[name].network}")
             connection.close()
     finally:
         subprocess.run(["umount", "--lazy", "/run"], check=True)
 
 
 def _one_by_one(sides: dict[str, Runs], rounds: int, what: str, port: int, bound: float) -> list[Figure]:
-    """Start and remove containers, on both sides in turn; the first round warms up."""
+    """Start and remove containers, on all sides in turn; the first round warms up."""
     runs, removals = ({name: Stopwatch() for name in sides} for _ in range(2))
     for number in range(rounds + 1):
         order = list(sides) if number % 2 else list(reversed(sides))
         for name in order:
             time.sleep(PAUSE)
-            runs[name].time(sides[name].run, "one", port + number if port else 0)
+            runs[name].time(sides[name].run, "one", port + number if port and name != _NONE else 0)
             time.sleep(PAUSE)
             removals[name].time(sides[name].remove, "one")
     figures = []
     for verb, watches, limit in ((what, runs, Target(bound)), (f"docker rm -f after {what}", removals, None)):
         samples = {name: watch.samples[1:] for name, watch in watches.items()}
-        theirs, ours = samples.values()
         figures += [time_of(f"`{verb}`, {name}", found) for name, found in samples.items()]
-        figures.append(ratio_of(f"`{verb}`, sandnet / Docker's bridge", ours, theirs, limit))
+        figures.append(ratio_of(f"`{verb}`, sandnet / Docker's bridge", samples[_OURS], samples[_THEIRS], limit))
     return figures
 
 
 def _at_once(sides: dict[str, Runs], socket: str, counts: Counts) -> list[Figure]:
-    """Start many containers at once, on both sides in turn."""
+    """Start many containers at once, on all sides in turn."""
     size = min(_AT_ONCE, counts.crowd)
     rounds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(_ROUNDS * counts.crowds):
@@ -135,8 +139,8 @@ def _at_once(sides: dict[str, Runs], socket: str, counts: Counts) -> list[Figure
         Figure(f"{what}, {name}", percentile(found, 50) * MS, "ms", f"longest {max(found) * MS:.0f}, n {len(found)}")
         for name, found in rounds.items()
     ]
-    theirs, ours = rounds.values()
-    return [*figures, ratio_of(f"{what}, sandnet / Docker's bridge", ours, theirs, Target(_CROWD_BOUND))]
+    ratio = ratio_of(f"{what}, sandnet / Docker's bridge", rounds[_OURS], rounds[_THEIRS], Target(_CROWD_BOUND))
+    return [*figures, ratio]
 
 
 def _starting(runs: Runs, socket: str, name: str) -> Callable[[], None]:
