@@ -42,6 +42,6 @@ def test_hooks_of_a_commit_run_the_checks_of_ci() -> None:
     assert [word for word in (" lint ", "tests/architecture") if word not in targets["check"]] == []
     assert [
         word
-        for word in (" lint", " coverage", "-m pytest -n $(TEST_WORKERS) $(NOT_COVERED)\n")
+        for word in (" lint", " coverage", "-m $(PYTEST) -n $(TEST_WORKERS) $(NOT_COVERED)\n")
         if word not in targets["test"]
     ] == []
