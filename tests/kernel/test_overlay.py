@@ -393,6 +393,22 @@ def test_known_peers_that_differ_are_repaired_and_counted(two: Two) -> None:
     assert two.places[0].reaches(two.address(1))
 
 
+def test_foreign_entry_of_a_network_without_peers_is_a_fault(two: Two) -> None:
+    host = two.hosts[0]
+    host.know(two.net)
+    assert host.faults(two.net) == []
+    host.host.sh("bridge", "fdb", "add", "02:00:00:00:00:02", "dev", link_of(two.net), "master", "static")
+    assert host.faults(two.net)
+
+
+def test_peers_of_a_network_deleted_at_that_instant_are_refused(two: Two) -> None:
+    host = two.hosts[1]
+    host.leave(two.net, 12)
+    host.done(host.driver.delete_network(two.net))
+    with pytest.raises(Error, match="no such network: net"):
+        host.done(host.driver.change_peers(two.net, [two.peers[0]], []))
+
+
 def test_own_changes_are_not_taken_for_those_of_others(two: Two) -> None:
     host = two.hosts[0]
     host.done(host.driver.changed_networks([two.net]))

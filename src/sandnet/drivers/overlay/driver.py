@@ -30,7 +30,7 @@ from sandnet.drivers.overlay.encryption import UNSPECIFIED, Encryption
 from sandnet.drivers.overlay.peer_table import PeerTable
 from sandnet.drivers.overlay.unsupported_options import refuse_options
 from sandnet.drivers.overlay.vni import plan_vni
-from sandnet.errors import Error, Kind
+from sandnet.errors import Error, Kind, not_found
 from sandnet.firewall.base import Fault, RunBetween, RunWith
 from sandnet.kernel.base import Kernel
 from sandnet.kernel.types import Link, NamespaceState, Port, PortLimits, Veth
@@ -225,7 +225,9 @@ class OverlayDriver:
         return table is not None and table.holds(await self._reachable(net, peers))
 
     async def _change_peers(self, net: Network, put: Sequence[Peer], drop: Sequence[str]) -> None:
-        await self._write_change(net, put, drop, *self._tables[net.id].change(put, drop))
+        if (table := self._tables.get(net.id)) is None:
+            raise not_found("network", net.name)  # deleted while this waited
+        await self._write_change(net, put, drop, *table.change(put, drop))
 
     async def _write_change(
         self, net: Network, put: Sequence[Peer], drop: Sequence[str], removed: PeerEntries, added: PeerEntries
@@ -284,7 +286,7 @@ class OverlayDriver:
             found += [Fault("network", each, text, port_diff.ALONE) for each in encrypted for text in problems]
         for net in nets:
             table = self._tables.get(net.id)
-            wanted = table.entries() if table else None
+            wanted = None if table is None else table.entries()
             found += await self._workers.run(self._faults, net, self._port(net, underlay), wanted)
         return found
 
@@ -362,7 +364,8 @@ class OverlayDriver:
         """Hide the peer with the attachment's MAC: its former host's record is not changed yet, or it moves away."""
         if att.mac in self._tables.get(net.id, ()):
             async with self._locks[net.id]:
-                await self._write_change(net, (), [att.mac], *self._tables[net.id].hide(att.mac))
+                if (table := self._tables.get(net.id)) is not None:  # it may be deleted by now
+                    await self._write_change(net, (), [att.mac], *table.hide(att.mac))
 
     def port_limits(self, net: Network, ep: Endpoint) -> PortLimits:
         """Return the limits of an endpoint's ports; see :class:`TrafficShaping`."""
