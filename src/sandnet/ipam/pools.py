@@ -14,6 +14,8 @@ DEFAULT_POOLS: Final = (IPv4Network("172.16.0.0/12"), IPv4Network("10.0.0.0/8"),
 DEFAULT_SIZE: Final = 24
 """The prefix length of a subnet from these pools."""
 
+_HIGHEST: Final = (1 << 32) - 1
+"""The highest address of IPv4."""
 _Span = tuple[int, int, Prefix]
 """The first and last address of a prefix as numbers, and the prefix itself."""
 
@@ -50,7 +52,9 @@ class Occupied:
         return self._spans[version]
 
 
-def next_subnet(pools: Sequence[IPv4Network], size: int, *occupied: Iterable[Prefix]) -> IPv4Network | None:
+def next_subnet(
+    pools: Sequence[IPv4Network], size: int, *occupied: Iterable[Prefix], highest: bool = False
+) -> IPv4Network | None:
     """Return the lowest free subnet of the first pool that has one; ``None`` when all pools are full.
 
     Args:
@@ -58,12 +62,17 @@ def next_subnet(pools: Sequence[IPv4Network], size: int, *occupied: Iterable[Pre
         size: the prefix length of the subnet; a pool smaller than that is skipped.
         occupied: prefixes that the subnet must not overlap. A frequent caller keeps an ``Occupied``, which is not
             sorted again at every call.
+        highest: return the highest free subnet of that pool instead.
     """
     lists = [_occupied(each).spans(4) for each in occupied]
+    if highest:
+        lists = [sorted(map(_mirrored, spans), key=_sort_key) for spans in lists]
+    step = 1 << (32 - size)
     for pool in pools:
-        start = _first_gap(pool, 1 << (pool.max_prefixlen - size), lists)
+        span = _span(pool)
+        start = _first_gap(_mirrored(span) if highest else span, step, lists)
         if start is not None:
-            return IPv4Network((start, size))
+            return IPv4Network((_HIGHEST - (start + step - 1) if highest else start, size))
     return None
 
 
@@ -91,9 +100,15 @@ def unique_local_prefix(random: Callable[[int], bytes]) -> IPv6Network:
     return IPv6Network((b"\xfd" + random(5) + bytes(10), 64))
 
 
-def _first_gap(pool: IPv4Network, step: int, lists: Sequence[Sequence[_Span]]) -> int | None:
+def _mirrored(span: _Span) -> _Span:
+    """Return a span of IPv4 with its addresses counted from the highest one downwards."""
+    first, last, prefix = span
+    return _HIGHEST - last, _HIGHEST - first, prefix
+
+
+def _first_gap(pool: _Span, step: int, lists: Sequence[Sequence[_Span]]) -> int | None:
     """Return the first multiple of ``step`` in the pool from which ``step`` addresses are free in all lists."""
-    start, end, _ = _span(pool)
+    start, end, _ = pool
     found = -1
     while found != start:  # what is free in one list may be occupied in another one
         found = start

@@ -24,11 +24,11 @@ class SubnetIndex:
         current = {net.id: net for net in networks}
         for known in self._known.values():
             if current.get(known.id) is not known:
-                for prefix in _prefixes([known]):
+                for prefix in known.prefixes:
                     self._subnets.discard(prefix)
         for net in current.values():
             if self._known.get(net.id) is not net:
-                for prefix in _prefixes([net]):
+                for prefix in net.prefixes:
                     self._subnets.add(prefix)
         self._known = current
         return self._subnets
@@ -40,6 +40,8 @@ def plan_ipv4(
     occupied: Sequence[Prefix],
     pools: Sequence[IPv4Network],
     index: SubnetIndex | None = None,
+    *,
+    highest: bool = False,
 ) -> Subnet:
     """Return the IPv4 subnet of a new network.
 
@@ -49,6 +51,7 @@ def plan_ipv4(
         occupied: prefixes that the host uses.
         pools: the pools to allocate from when no subnet is requested.
         index: the one of the caller's earlier plans; ``None``: all subnets are sorted for this plan.
+        highest: allocate the highest free subnet of a pool, not the lowest.
 
     Raises:
         Error: ``CONFLICT`` when the requested subnet overlaps, ``EXHAUSTED`` when no pool has a free one.
@@ -56,7 +59,9 @@ def plan_ipv4(
     options = net.options
     prefix = options.bridge_address.network if options.bridge_address else options.subnet
     if prefix is None:
-        prefix = next_subnet(pools, DEFAULT_SIZE, occupied, (index or SubnetIndex()).subnets_of(others))
+        prefix = next_subnet(
+            pools, DEFAULT_SIZE, occupied, (index or SubnetIndex()).subnets_of(others), highest=highest
+        )
         if prefix is None:
             raise _exhausted(pools, others, occupied)
     else:
@@ -100,7 +105,8 @@ def plan_ipv6(net: Network, others: Sequence[Network], occupied: Sequence[Prefix
     prefix = options.subnet_ipv6
     if prefix is None:
         prefix = unique_local_prefix(os.urandom)
-        while overlap(prefix, [*occupied, *_prefixes(others)]):
+        taken = [*occupied, *(prefix for net in others for prefix in net.prefixes)]
+        while overlap(prefix, taken):
             prefix = unique_local_prefix(os.urandom)
     else:
         refuse_overlap(net, prefix, others, occupied)
@@ -130,10 +136,9 @@ def refuse_overlap(net: Network, prefix: Prefix, others: Sequence[Network], occu
         Error: kind ``CONFLICT``; the message names the user of the prefix.
     """
     for other in others:
-        for subnet in filter(None, (other.ipv4, other.ipv6)):
-            if overlap(prefix, [subnet.prefix]):
-                message = f"subnet {prefix} overlaps {subnet.prefix} of network {other.name} ({other.id[:12]})"
-                raise Error(Kind.CONFLICT, message, "choose another subnet, or leave it out", "subnet_taken")
+        if taken := overlap(prefix, other.prefixes):
+            message = f"subnet {prefix} overlaps {taken} of network {other.name} ({other.id[:12]})"
+            raise Error(Kind.CONFLICT, message, "choose another subnet, or leave it out", "subnet_taken")
     route = None if net.options.allow_overlap else overlap(prefix, occupied)
     if route:
         message = f"subnet {prefix} overlaps {route}, which the host uses (route, address or nameserver)"
@@ -146,8 +151,9 @@ def addresses(net: Network) -> tuple[Interface, ...]:
     return tuple(subnet.host_address for subnet in (net.ipv4, net.ipv6) if subnet and subnet.host_address)
 
 
-def _prefixes(networks: Sequence[Network]) -> list[Prefix]:
-    return [subnet.prefix for net in networks for subnet in (net.ipv4, net.ipv6) if subnet]
+def overlapping_prefix(one: Network, other: Network) -> Prefix | None:
+    """Return a prefix of one network that shares an address with a prefix of the other one, or ``None``."""
+    return next((prefix for prefix in one.prefixes if overlap(prefix, other.prefixes)), None)
 
 
 def _exhausted(pools: Sequence[IPv4Network], others: Sequence[Network], occupied: Sequence[Prefix]) -> Error:

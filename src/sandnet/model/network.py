@@ -170,6 +170,11 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         """The names of its own links on the host, the bridge first."""
         return tuple(name for name in (self.link, vxlan_name(self.id) if self.vni else "") if name)
 
+    @property
+    def prefixes(self) -> tuple[Prefix, ...]:
+        """The prefixes of its subnets."""
+        return tuple(subnet.prefix for subnet in (self.ipv4, self.ipv6) if subnet)
+
 
 class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A validated request to create a network."""

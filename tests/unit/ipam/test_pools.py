@@ -95,6 +95,25 @@ def test_chosen_subnet_never_overlaps_and_is_the_lowest(occupied: list[IPv4Netwo
 
 
 @settings(deadline=None)
+@given(st.lists(near_pools, max_size=30), st.integers(22, 27))
+def test_chosen_subnet_may_be_the_highest_of_its_pool(occupied: list[IPv4Network], size: int) -> None:
+    lowest = next_subnet(POOLS, size, occupied)
+    free = [subnet for subnet in all_subnets(size) if not any(subnet.overlaps(other) for other in occupied)]
+    pool = next((pool for pool in POOLS if lowest and lowest.subnet_of(pool)), None)
+    beside = [subnet for subnet in free if pool and subnet.subnet_of(pool)]
+
+    assert next_subnet(POOLS, size, occupied, highest=True) == (beside[-1] if beside else None)
+
+
+def test_highest_subnets_are_allocated_downwards() -> None:
+    assert next_subnet(DEFAULT_POOLS, DEFAULT_SIZE, [], highest=True) == IPv4Network("172.31.255.0/24")
+    pool = IPv4Network("255.255.254.0/23")
+    taken, reserved = prefixes("255.255.255.0/24"), prefixes("255.255.254.0/32")
+    assert next_subnet((pool,), 24, taken, highest=True) == IPv4Network("255.255.254.0/24")
+    assert next_subnet((pool,), 24, taken, reserved, highest=True) is None
+
+
+@settings(deadline=None)
 @given(st.lists(near_pools, max_size=20), st.lists(near_pools, max_size=20))
 def test_additions_and_removals_match_a_fresh_build(first: list[IPv4Network], second: list[IPv4Network]) -> None:
     kept = Occupied(first)

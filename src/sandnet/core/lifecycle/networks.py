@@ -7,11 +7,11 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import product
 from typing import Final
 
 from msgspec.structs import replace
 
+from sandnet.core.cluster.network_clashes import clash, refuse_clash
 from sandnet.core.cluster.view import ClusterView
 from sandnet.core.lifecycle.references import resolve
 from sandnet.core.runtime.context import Context
@@ -61,7 +61,7 @@ class Networks:
         """Return the network with that id, name or unique id prefix.
 
         Raises:
-            Error: ``NOT_FOUND``, ``INVALID`` (ambiguous) or ``UNAVAILABLE``: it cannot be on this host.
+            Error: ``NOT_FOUND``, ``INVALID`` (ambiguous); ``UNAVAILABLE`` or ``CONFLICT``: it cannot be on this host.
         """
         exact = self._records.network(ref)
         named = _ready(self._records.networks_named(ref))
@@ -76,12 +76,13 @@ class Networks:
         """Refuse a network of other hosts that this host cannot have.
 
         Raises:
-            Error: ``UNAVAILABLE``, with the reason.
+            Error: ``UNAVAILABLE`` or ``CONFLICT``, with the reason.
         """
         for shared in filter(None, map(view.network, view.network_ids())):
             driver = self._context.drivers.get(shared.network.driver)
             if ref in (shared.network.name, shared.network.id) and isinstance(driver, HostAware):
                 driver.refuse_impossible(shared.network)
+                refuse_clash(shared.network, self._records.networks())
 
     def get(self, network_id: str) -> Network:
         """Return the network with that full id, in any phase.
@@ -211,7 +212,7 @@ class Networks:
                 if failure.code == "pools_exhausted" and (unused := self._unused()):
                     failure.hint += f"; without endpoints: {some(unused)}"
                 raise
-            if not any(_clash(net, each) for each in self._made_since(others)):
+            if not any(clash(net, each) for each in self._made_since(others)):
                 return net
         message = f"other hosts make networks all the time, and network {requested.name} finds no place beside them"
         raise Error(Kind.CONFLICT, message, "repeat the request", CLAIMED_ELSEWHERE)
@@ -275,16 +276,6 @@ class Networks:
 
 def _ready(networks: list[Network]) -> list[Network]:
     return [net for net in networks if net.phase is Phase.READY]
-
-
-def _clash(one: Network, other: Network) -> bool:
-    """Return whether two networks have the same VNI, or addresses in common."""
-    pairs = product(_prefixes(one), _prefixes(other))
-    return (one.vni != 0 and one.vni == other.vni) or any(first.overlaps(second) for first, second in pairs)
-
-
-def _prefixes(net: Network) -> list[Prefix]:
-    return [subnet.prefix for subnet in (net.ipv4, net.ipv6) if subnet]
 
 
 def _wait_at_random(attempt: int) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
+from sandnet.core.cluster.network_clashes import refuse_clash
 from sandnet.core.cluster.shared_values import shared_network
 from sandnet.core.cluster.view import ClusterView
 from sandnet.core.lifecycle.deletion import Deletion
@@ -77,10 +78,7 @@ class NetworkReplicas:
         for holder in self._records.networks_named(network.name):
             message = f"network {network.name} of other hosts is not on this one: network {holder.id[:12]} has its name"
             raise Error(Kind.NAME_TAKEN, message, "delete one of the two")
-        for former in self._records.networks():
-            if network.vni and former.vni == network.vni:  # its removal would take what both have from the kernel
-                message = f"network {network.name} waits until {former.name}, which had its VNI, is removed here"
-                raise Error(Kind.UNAVAILABLE, message)
+        refuse_clash(network, self._records.networks())
 
     async def _change(self, local: Network, shared: Network) -> None:
         own = replace(

@@ -151,7 +151,8 @@ class BridgeDriver:
             refuse_overlap(net, own.network, others, occupied)
             ipv4 = subnet4(net, own.network, own)
         else:
-            ipv4 = plan_ipv4(net, others, occupied, self._pools, self._subnets)
+            # from the other end than local networks, which other hosts do not know of each other
+            ipv4 = plan_ipv4(net, others, occupied, self._pools, self._subnets, highest=self._shared)
         net = replace(net, ipv4=ipv4, ipv6=plan_ipv6(net, others, occupied))
         if requested.egress_ipv4 or requested.egress_ipv6:
             await self._workers.run(refuse_egress, net, self._kernel.host)
