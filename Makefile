@@ -55,7 +55,7 @@ test: ## Run every test
 	@scripts/private-host $(BIN)/python -m $(PYTEST) -n $(TEST_WORKERS) $(NOT_COVERED)
 
 flood: $(VENV)/.installed-dev ## Fill the machine's table of neighbours for a moment, and see that sandboxes go on; needs root
-	@SANDNET_FLOOD=1 scripts/private-host $(BIN)/python -m pytest tests/stress/test_neighbour_flood.py
+	@SANDNET_FLOOD=1 scripts/private-host $(BIN)/python -m $(PYTEST) tests/stress/test_neighbour_flood.py
 
 unit: $(VENV)/.installed-dev ## Run the unit tests, without root and without the kernel, with few generated examples
 	@TMPDIR=/dev/shm scripts/private-host \
