@@ -12,15 +12,19 @@ import gc
 import json
 import os
 import signal
+import socket
+import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import uvicorn.lifespan.off
 import uvicorn.loops.uvloop
 import uvicorn.protocols.http.httptools_impl
 import uvicorn.protocols.websockets.auto  # noqa: F401 - all of these are imported to be there already
 
-from sandnet import daemon, statefile
+from sandnet import daemon, preparer, statefile
 from sandnet.api.app import create_app
 from sandnet.api.middleware.normalization import RequestNormalizer
 from sandnet.config import Config, load
@@ -29,6 +33,7 @@ from sandnet.core.reconcile import drift_watcher
 from sandnet.core.recovery import garbage_collector
 from sandnet.errors import Error
 from sandnet.kernel.linux import feature_probe, host
+from sandnet.kernel.linux.pool.preparer_process import PreparerProcess
 from sandnet.prerequisites import installed_release
 from sandnet.serving import http_server
 from sandnet.stores.sqlite import backups
@@ -94,12 +99,57 @@ def start(recorder: Recorder, what: str, folder: Path, config: str, overrides: d
         for source, target in ((null, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if what == "daemon":
+            fork_preparer()
         recorder.open(folder / "control", folder / "trace")
         status = live(what, folder, load(config, overrides))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+class ForkedPreparer:
+    """Stands for the ``Popen`` of a process that prepares sandboxes: it has been forked, and gets its arguments now."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def kill(self) -> None:
+        """End it."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout: float) -> None:
+        """Wait for its end."""
+        os.waitpid(self.pid, 0)
+
+
+def fork_preparer() -> None:
+    """Fork the process that the daemon will start to prepare sandboxes: a Python of its own takes 0.1 s of a processor.
+
+    It waits for its arguments. It notes no steps, and ends with the daemon. Further processes are started as usual.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if not pid:
+        ours.close()
+        where, descriptors, _, _ = socket.recv_fds(theirs, 4096, 1)
+        os._exit(preparer.main([str(descriptors[0]), *json.loads(where)]) if descriptors else 0)
+    theirs.close()
+    forked = [ForkedPreparer(pid)]
+    run = PreparerProcess._run
+
+    def start_forked(self: PreparerProcess) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        if not forked:
+            return run(self)
+        control, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control.setblocking(False)
+        with its_end:
+            socket.send_fds(ours, [json.dumps(self._where).encode()], [its_end.fileno()])
+        return cast("subprocess.Popen[bytes]", forked.pop()), control
+
+    PreparerProcess._run = start_forked  # type: ignore[method-assign]
 
 
 def live(what: str, folder: Path, config: Config) -> int:

@@ -262,8 +262,11 @@ def _numbered(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _network(daemon: CrashDaemon, path: str, aliases: Aliases) -> list[str]:
+    batch = daemon.folder / "batch"
+    if not batch.exists():
+        batch.write_text(_BATCH)
     try:
-        reported = daemon.host.sh("sh", "-c", f"printf '{_BATCH}' | ip -d -j -b -", namespace=path)
+        reported = daemon.host.sh("ip", "-d", "-j", "-b", str(batch), namespace=path)
     except FileNotFoundError:
         return ["(gone)"]
     decoder, documents, at = json.JSONDecoder(), [], 0
