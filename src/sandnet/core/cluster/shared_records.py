@@ -83,11 +83,11 @@ class SharedRecords:
         """
         try:
             await self._write(transitions)
-        except ConditionFailed as refused:
-            self._refused_at = refused.revision
-            raise changed_elsewhere() from refused
-        except Error:
+        except (ConditionFailed, Error) as refused:
             self.written([each for each in transitions if each.after is None])  # it may exist on, and is not removing
+            if isinstance(refused, ConditionFailed):
+                self._refused_at = refused.revision
+                raise changed_elsewhere() from refused
             raise
 
     async def _write(self, transitions: Sequence[Transition]) -> None:
@@ -182,7 +182,7 @@ class SharedRecords:
         except ConditionFailed as refused:
             found = refused.at(key)
             if found and found.revision != known.revision:
-                raise changed_elsewhere() from refused
+                raise
             if found:
                 raise network_in_use(network, self._endpoint_names(network.id)) from refused
 

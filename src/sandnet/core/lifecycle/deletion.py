@@ -18,6 +18,7 @@ from sandnet.core.lifecycle.liveness import exited
 from sandnet.core.lifecycle.networks import Networks
 from sandnet.core.lifecycle.sandboxes import Sandboxes
 from sandnet.core.runtime.context import Context
+from sandnet.core.state.shared_writer import repeated
 from sandnet.errors import Error, Kind, collected, not_found
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 
@@ -47,7 +48,8 @@ class Deletion:
         await self._records.refresh(each.id for each in endpoints)
         if force:
             self._refuse_joined_elsewhere(f"network {net.name}", endpoints)
-        await self._context.operations.run(self.network_within(net.id, force=force))
+        deletion = partial(self.network_within, net.id, force=force)
+        await self._context.operations.run(repeated(deletion, self._records.catch_up))
 
     async def endpoint(self, network_ref: str, ref: str, *, force: bool = False) -> None:
         """Delete an endpoint, and the exited containers behind it; with ``force`` running ones too.
@@ -59,7 +61,8 @@ class Deletion:
         await self._records.refresh([endpoint.id])
         if force:
             self._refuse_joined_elsewhere(f"endpoint {endpoint.name}", [endpoint])
-        await self._context.operations.run(self.endpoint_within(endpoint.id, force=force))
+        deletion = partial(self.endpoint_within, endpoint.id, force=force)
+        await self._context.operations.run(repeated(deletion, self._records.catch_up))
 
     def _refuse_joined_elsewhere(self, what: str, endpoints: Iterable[Endpoint]) -> None:
         """Refuse a forced deletion that the shared store would refuse, before anything is detached here."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, Protocol, TypeVar
 
 from sandnet.core.state.events import Transition
 from sandnet.errors import Error, Kind
+
+T = TypeVar("T")
 
 CLAIMED_ELSEWHERE: Final = "claimed_elsewhere"
 """Error code: another host has just claimed what was chosen here; another choice may do."""
@@ -47,6 +49,26 @@ class SharedWriter(Protocol):
     def written(self, transitions: Sequence[Transition]) -> None:
         """Note that a commit is in this host's store, too: from now on its records can be compared with the others'."""
         ...
+
+
+async def repeated(attempt: Callable[[], Awaitable[T]], catch_up: Callable[[], Awaitable[None]]) -> T:
+    """Make a change, and make it again if another host changed the same at that instant.
+
+    Args:
+        attempt: makes the change from what the records have; a further attempt finishes what one has left.
+        catch_up: waits until this host knows what refused it, as :meth:`SharedWriter.catch_up` does.
+
+    Raises:
+        Error: that of the attempt; with code ``changed_elsewhere`` if several in a row were refused so.
+    """
+    for _ in range(REQUESTED - 1):
+        try:
+            return await attempt()
+        except Error as failure:
+            if failure.code != CHANGED_ELSEWHERE:
+                raise
+            await catch_up()
+    return await attempt()
 
 
 def joined_elsewhere(endpoint: str, container_id: str, host: str) -> Error:

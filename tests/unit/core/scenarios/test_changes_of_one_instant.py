@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from sandnet.core.lifecycle.endpoints import Endpoints
 from sandnet.core.lifecycle.updates.endpoint_update import EndpointUpdates
-from sandnet.core.replication import work_queue
+from sandnet.core.replication import follower, work_queue
 from sandnet.drivers.overlay.driver import OverlayDriver
 from sandnet.errors import Error, Kind
 from sandnet.model import BoundPort, Network
@@ -120,7 +120,8 @@ async def test_publication_keeps_a_limit_that_came_during_it(hosts: Hosts, monke
         assert known.bandwidth == LIMITS
 
 
-async def test_deletion_by_a_host_that_lags_leaves_no_claim(hosts: Hosts) -> None:
+async def test_deletion_by_a_host_that_lags_leaves_no_claim(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follower, "CATCH_UP", 0.01)
     one, two = hosts
     await one.controller.removal.endpoint("net", "web")
     await two.in_line()
@@ -134,6 +135,44 @@ async def test_deletion_by_a_host_that_lags_leaves_no_claim(hosts: Hosts) -> Non
     await two.controller.removal.network("net")
     await one.network("other")
     await add_subnet(one, "other")
+
+
+@pytest.mark.parametrize("what", ["network", "endpoint", "limit"])
+async def test_change_is_repeated_once_this_host_knows_the_other_one(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    one, two = hosts
+    records = two.controller._context.records
+    (endpoint,) = records.endpoints()
+    if what == "network":
+        await one.controller.removal.endpoint("net", "web")
+        await two.in_line()
+    catch_up = records.catch_up
+    refusals = 0
+
+    async def learns() -> None:
+        nonlocal refusals
+        refusals += 1
+        two.shared.delivers.set()
+        await catch_up()
+
+    monkeypatch.setattr(records, "catch_up", learns)
+    two.shared.delivers.clear()
+    if what == "network":
+        await label(one, "a")
+        await two.controller.removal.network("net")
+    else:
+        await one.controller.endpoint_updates.limit(endpoint, Bandwidth(ingress_rate=2_000_000))
+        if what == "endpoint":
+            await two.controller.removal.endpoint("net", "web")
+        else:
+            await two.controller.endpoint_updates.limit(endpoint, LIMITS)
+    two.shared.delivers.set()
+    for host in hosts:
+        await host.in_line()
+        kept = host.controller._context.records.endpoints()
+        assert [each.bandwidth for each in kept] == ([LIMITS] if what == "limit" else [])
+    assert refusals == 1 or what == "endpoint"
 
 
 async def test_container_that_comes_back_claims_its_new_address(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +221,7 @@ async def test_limit_of_another_host_is_applied_when_that_failed(hosts: Hosts, m
     (endpoint,) = one.controller._context.records.endpoints()
     await one.controller.endpoint_updates.limit(endpoint, LIMITS)
     await until(lambda: failures)
-    follower = two.controller._follower
-    assert follower
-    await until(lambda: not follower.problems)
+    following = two.controller._follower
+    assert following
+    await until(lambda: not following.problems)
     assert await two.controller.reconcile.run(fix=False) == []

@@ -15,6 +15,7 @@ from sandnet.core.lifecycle.sandboxes import Sandboxes
 from sandnet.core.runtime.locks import Locks
 from sandnet.core.runtime.operations import Operations, roll_back
 from sandnet.core.state.records import Records
+from sandnet.core.state.shared_writer import repeated
 from sandnet.drivers.base import Driver
 from sandnet.drivers.traffic_shaping import check_shaping
 from sandnet.errors import not_found
@@ -56,7 +57,7 @@ class EndpointUpdates:
                 await self._ensure(endpoint)
 
     async def _limit(self, endpoint_id: str, bandwidth: Bandwidth | None) -> None:
-        while not await self._try(endpoint_id, bandwidth):
+        while not await repeated(lambda: self._try(endpoint_id, bandwidth), self._records.catch_up):
             pass  # new containers joined the endpoint while this waited for the locks
 
     async def _try(self, endpoint_id: str, bandwidth: Bandwidth | None) -> bool:

@@ -18,7 +18,7 @@ from sandnet.core.lifecycle.sandboxes import Sandboxes
 from sandnet.core.runtime.locks import Locks
 from sandnet.core.runtime.operations import Operations, roll_back
 from sandnet.core.state.records import Records
-from sandnet.core.state.shared_writer import CHANGED_ELSEWHERE, REQUESTED
+from sandnet.core.state.shared_writer import repeated
 from sandnet.drivers.base import Driver, Updatable
 from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Network, NetworkOptions, Phase
@@ -78,18 +78,8 @@ class NetworkUpdates:
             await asyncio.gather(*(self._ensure(each) for each in self._records.attachments_of_network(network_id)))
 
     async def _update(self, network_id: str, options: OptionsOf | None, labels: LabelsOf | None) -> None:
-        for _ in range(REQUESTED):
-            try:
-                while not await self._try(network_id, options, labels):
-                    pass  # new endpoints or containers joined the network while this waited for the locks
-            except Error as failure:
-                if failure.code != CHANGED_ELSEWHERE:
-                    raise
-                refusal = failure
-                await self._records.catch_up()
-            else:
-                return
-        raise refusal
+        while not await repeated(lambda: self._try(network_id, options, labels), self._records.catch_up):
+            pass  # new endpoints or containers joined the network while this waited for the locks
 
     async def _try(self, network_id: str, options: OptionsOf | None, labels: LabelsOf | None) -> bool:
         names = self._locks_of(network_id)
