@@ -18,7 +18,7 @@ from sandnet.core.state.records import Records
 from sandnet.drivers.base import Driver
 from sandnet.errors import Error, Kind, not_found
 from sandnet.ipam.addresses import Addresses
-from sandnet.model import Address, Interface, Network, NetworkOptions, Phase, Prefix, Subnet
+from sandnet.model import Address, Interface, Network, NetworkOptions, Phase, Prefix
 from sandnet.model.ids import new_id
 
 ABANDONED: Final = 600.0
@@ -176,12 +176,11 @@ class EngineIpam:
             ipv6=spec.version == 6,
             subnet_ipv6=spec.prefix if isinstance(spec.prefix, IPv6Network) else None,
         )
-        claimed = [_network(pool.id, pool.prefix) for pool in self._engine.pools.values()]
         requested = Network(
             id=new_id(), name="a pool", driver=self._driver.name, phase=Phase.CREATING, sequence=0, created=0.0,
             options=options,
         )  # fmt: skip
-        planned = await self._driver.plan(requested, [*self._records.networks(), *claimed])
+        planned = await self._driver.plan(requested, [*self._records.networks(), *self._engine.pool_networks()])
         subnet = planned.ipv4 if spec.version == 4 else planned.ipv6
         if subnet is None:
             raise Error(Kind.EXHAUSTED, f"there is no IPv{spec.version} subnet", code="pools_exhausted")
@@ -259,13 +258,3 @@ def _contains(prefix: Prefix, address: Address) -> bool:
 
 def _is_in(net: Network, address: Address) -> bool:
     return any(_contains(subnet.prefix, address) for subnet in (net.ipv4, net.ipv6) if subnet)
-
-
-def _network(pool_id: str, prefix: Prefix) -> Network:
-    """Return a pool as a network, to plan around it."""
-    subnet = Subnet(prefix=prefix)
-    ipv4, ipv6 = (subnet, None) if prefix.version == 4 else (None, subnet)
-    return Network(
-        id=pool_id, name="of a container engine", driver="", phase=Phase.CREATING, sequence=0, created=0.0,
-        ipv4=ipv4, ipv6=ipv6,
-    )  # fmt: skip

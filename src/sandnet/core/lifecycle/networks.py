@@ -204,8 +204,10 @@ class Networks:
         """
         for _ in range(PLANS):
             others = self._records.networks()
+            # a requested subnet may be that of a pool: the engine that has it creates the network
+            pools = [] if requested.options.subnet else self._context.engine_records.pool_networks()
             try:
-                net = await driver.plan(requested, others)
+                net = await driver.plan(requested, [*others, *pools] if pools else others)
             except Error as failure:
                 if failure.kind is Kind.CONFLICT and self._records.networks() != others:
                     continue

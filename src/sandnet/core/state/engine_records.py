@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from sandnet.core.state.schema import CLAIMS, NETWORKS
-from sandnet.model import Address, Prefix
+from sandnet.model import Address, Network, Phase, Prefix, Subnet
 from sandnet.model.address import decode_hook, encode_hook
 from sandnet.stores.base import Change, Delete, Put, Store
 
@@ -70,6 +70,10 @@ class EngineRecords:
         self.claims: dict[Address, float] = {}
         """Claimed addresses, each with the time of the claim in seconds since the epoch; 0: it is never abandoned."""
 
+    def pool_networks(self) -> list[Network]:
+        """Return the pools as networks, to plan others beside them."""
+        return [_planned(pool) for pool in self.pools.values()]
+
     async def load(self) -> None:
         """Read the store; once, before anything else."""
         for entry in await self._store.list(_NETWORKS):
@@ -121,3 +125,12 @@ class EngineRecords:
         found = [each for each in addresses if self.claims.pop(each, None) is not None]
         if found:
             await self._store.commit(*(Delete(f"{_CLAIMS}{each}") for each in found), durable=False)
+
+
+def _planned(pool: EnginePool) -> Network:
+    subnet = Subnet(prefix=pool.prefix)
+    ipv4, ipv6 = (subnet, None) if pool.prefix.version == 4 else (None, subnet)
+    name = "of a container engine"
+    return Network(
+        id=pool.id, name=name, driver="", phase=Phase.CREATING, sequence=0, created=0.0, ipv4=ipv4, ipv6=ipv6
+    )

@@ -15,7 +15,7 @@ from sandnet.api.plugin.asgi import MEDIA_TYPE
 from sandnet.api.plugin.handlers import VERBS
 from sandnet.config import Config
 from sandnet.errors import Error
-from sandnet.model import EndpointSpec
+from sandnet.model import EndpointSpec, NetworkSpec
 from tests.support.core_in_process import CoreInProcess
 from tests.support.plugin_engine import GATEWAY, PluginEngine, Refused
 
@@ -114,6 +114,16 @@ async def test_pool_that_overlaps_a_network_is_refused(engine: PluginEngine) -> 
     await engine.network(request="10.20.0.0/16")
     with pytest.raises(Refused, match="overlaps"):
         await engine.pool("10.20.5.0/24")
+
+
+async def test_pool_that_an_engine_has_requested_is_chosen_for_no_other_network(
+    engine: PluginEngine, core: CoreInProcess
+) -> None:
+    pool = await engine.pool()
+    net = await core.controller.networks.create(NetworkSpec(name="own", driver="bridge"))
+    assert net.ipv4
+    assert str(net.ipv4.prefix) != pool
+    await engine.network(pool)
 
 
 async def test_released_pool_can_be_requested_by_another(engine: PluginEngine) -> None:
