@@ -128,8 +128,8 @@ def test_rates_of_a_tap_hold(daemon: RunningDaemon) -> None:
     def arrived() -> int:
         return int(db.sh("cat", "/proc/net/dev").partition("eth0:")[2].split()[0])
 
-    def exchanged(seconds: float) -> tuple[int, int]:
-        """Send twice the limits in both directions; the bytes of layer 2 that arrive."""
+    def exchanged(seconds: float) -> tuple[float, float]:
+        """Send twice the limits in both directions; the bits of layer 2 that arrive in a second."""
         before, first = machine.received, arrived()
         began, sent, flooded = time.monotonic(), 0, 0
         while (now := time.monotonic() - began) < seconds:
@@ -142,11 +142,12 @@ def test_rates_of_a_tap_hold(daemon: RunningDaemon) -> None:
                 flooded += 1400
             machine.receive()
             time.sleep(0.002)
-        return machine.received - before, arrived() - first
+        took = time.monotonic() - began
+        return (machine.received - before) * 8 / took, (arrived() - first) * 8 / took
 
     exchanged(SETTLING)
     for _ in range(WINDOWS):
-        ingress, egress = (count * 8 / SECONDS for count in exchanged(SECONDS))
+        ingress, egress = exchanged(SECONDS)
         if ingress >= LIMITS["ingress_rate"] * (1 - TOLERANCE) and egress >= LIMITS["egress_rate"] * (1 - TOLERANCE):
             break
     machine.close()

@@ -89,7 +89,7 @@ def test_link_local_address_of_docker_is_not_reached(docker: DockerEngine) -> No
     for number in (7, 8):
         docker.container("local", f"box-{number}", "--link-local-ip", f"169.254.7.{number}")
     assert "169.254.7.8" in docker.execute("box-8", "ip", "address").stdout
-    assert not docker.pings("box-8", "169.254.7.7")
+    assert not docker.pings("box-8", "169.254.7.7", 2)
     docker("rm", "-f", "box-7", "box-8")
     docker("network", "rm", "local")
 
@@ -144,12 +144,12 @@ def test_running_container_is_connected_and_disconnected(docker: DockerEngine, d
     create(docker, "second")
     docker.container("first", "box-a")
     other = docker.container("second", "box-b")
-    assert not docker.pings("box-a", other)
+    assert not docker.pings("box-a", other, 2)
     for _ in range(2):
         docker("network", "connect", "second", "box-a")
         assert docker.pings("box-a", other)
         docker("network", "disconnect", "second", "box-a")
-        assert not docker.pings("box-a", other)
+        assert not docker.pings("box-a", other, 2)
     links = docker.execute("box-a", "ip", "-o", "link").stdout
     assert "sne" not in links
     assert links.count("eth") == links.count("link/ether") * 2 or "eth0" in links
@@ -177,7 +177,7 @@ def test_internal_network_reaches_its_own_containers_only(docker: DockerEngine, 
     docker.container("inside", "box-a")
     address = docker.container("inside", "box-b")
     assert docker.pings("box-a", address)
-    assert not docker.pings("box-a", OUTSIDE_ADDRESS)
+    assert not docker.pings("box-a", OUTSIDE_ADDRESS, 2)
     assert "default" not in docker.execute("box-a", "ip", "route").stdout
     assert docker.execute("box-a", "ip", "-o", "link").stdout.count("eth") <= 2  # no second one of Docker's
 
@@ -188,8 +188,8 @@ def test_ipv6(docker: DockerEngine, daemon: RunningDaemon) -> None:
     docker.container("six", "box-b")
     address = docker.inspect("box-b")["NetworkSettings"]["Networks"]["six"]["GlobalIPv6Address"]
     assert address.startswith("fd00:77::")
-    assert docker.execute("box-a", "ping", "-6", "-c", "1", "-W", "3", address).returncode == 0
-    assert docker.execute("box-a", "ping", "-6", "-c", "1", "-W", "3", OUTSIDE_ADDRESS6).returncode == 0
+    assert docker.execute("box-a", "ping", "-6", "-c", "1", "-W", "15", address).returncode == 0
+    assert docker.execute("box-a", "ping", "-6", "-c", "1", "-W", "15", OUTSIDE_ADDRESS6).returncode == 0
 
 
 def test_options_of_sandnet_are_taken_and_others_refused(docker: DockerEngine, daemon: RunningDaemon) -> None:
@@ -197,7 +197,7 @@ def test_options_of_sandnet_are_taken_and_others_refused(docker: DockerEngine, d
     assert daemon.api.reported(network)["options"]["mtu"] == 1400
     docker.container("options", "box-a")
     address = docker.container("options", "box-b")
-    assert not docker.pings("box-a", address)
+    assert not docker.pings("box-a", address, 2)
     assert "mtu 1400" in docker.execute("box-a", "ip", "link", "show", "eth0").stdout
     words = ("network", "create", "-d", "sandnet", "--ipam-driver", "sandnet", "-o", "mtuu=1400", "wrong")
     assert "did you mean mtu" in docker.refused(*words)

@@ -18,7 +18,7 @@ from tests.support.daemon import (
     Sandbox,
 )
 from tests.support.network_host import eventually
-from tests.support.traffic import TCP, UDP
+from tests.support.traffic import TCP, UDP, until
 
 PORTS = count(7100)
 SECOND, SECOND6 = "198.51.100.50", "2001:db8:1::50"
@@ -123,20 +123,20 @@ def test_preferred_source_of_a_route_is_the_egress_address(far: RunningDaemon) -
     route(far, "add", ELSEWHERE6, "via", "2001:db8:2::2", "src", UNNUMBERED6)
     try:
         wanted = [SECOND, SECOND6, UNNUMBERED, UNNUMBERED6]
-        eventually(lambda: seen_at(far, sandbox, *targets) == wanted)
+        until(lambda: seen_at(far, sandbox, *targets) == wanted, 60)
         assert seen_at(far, sandbox, OUTSIDE_ADDRESS) == [HOST_ADDRESS]  # its route prefers another one
         assert seen_at(far, fixed, FAR, FAR6) == [HOST_ADDRESS, HOST_ADDRESS6]
         assert far.api.post("/reconcile", fix=False)["drift"] == []
         far.kill()
         far.start()
-        assert seen_at(far, sandbox, *targets) == wanted
+        until(lambda: seen_at(far, sandbox, *targets) == wanted, 60)
         far.host.sh("nft", "flush", "map", "inet", "sandnet", "preferred4")
-        eventually(lambda: seen_at(far, sandbox, *targets) == wanted)
+        until(lambda: seen_at(far, sandbox, *targets) == wanted, 60)
         route(far, "delete", ELSEWHERE)  # the default route counts again, over the other link
-        eventually(lambda: seen_at(far, sandbox, ELSEWHERE) == [SECOND])
+        until(lambda: seen_at(far, sandbox, ELSEWHERE) == [SECOND], 60)
         route(far, "replace", "default", "via", OUTSIDE_ADDRESS)
         far.host.sh("ip", "link", "set", "uplink2", "down")  # its IPv6 route goes without a word
-        eventually(lambda: seen_at(far, sandbox, FAR) == [HOST_ADDRESS])
+        until(lambda: seen_at(far, sandbox, FAR) == [HOST_ADDRESS], 60)
         eventually(lambda: elements_of(far, "preferred4") == "")
         eventually(lambda: "uplink2" not in elements_of(far, "preferred6"))
         assert far.api.post("/reconcile", fix=False)["drift"] == []

@@ -32,6 +32,12 @@ def flows(daemon: RunningDaemon, source: str) -> int:
     return daemon.host.sh("conntrack", "-L", "-f", family, "--orig-src", source).count("src=" + source)
 
 
+def are_limited(daemon: RunningDaemon, source: str, limit: int = LIMIT) -> bool:
+    """Whether a source that began many flows has as many as it may; a busy kernel handles them later."""
+    eventually(lambda: flows(daemon, source) >= limit // 2)
+    return flows(daemon, source) <= limit + 1
+
+
 def begin(sandbox: Sandbox, address: str, count: int = MANY) -> None:
     """That many flows to different ports, from one socket."""
     with sandbox.bound("::" if ":" in address else "0.0.0.0", UDP) as socket:
@@ -54,7 +60,7 @@ def test_max_flows_limits_a_sandbox_and_not_the_others(daemon: RunningDaemon, ta
     sandbox, other = daemon.sandbox("foo", "one"), daemon.sandbox("foo", "two")
     daemon.outside.serve("far", 7000, UDP)
     begin(sandbox, target)
-    assert LIMIT // 2 <= flows(daemon, sandbox.address6 if ":" in target else sandbox.address) <= LIMIT + 1
+    assert are_limited(daemon, sandbox.address6 if ":" in target else sandbox.address)
     assert other.ask(OUTSIDE_ADDRESS, 7000, UDP).server == "far"
 
     def is_answered() -> bool:
@@ -93,12 +99,12 @@ def test_max_flows_is_unchanged_after_a_restart(daemon: RunningDaemon) -> None:
     daemon.kill()
     daemon.start()
     begin(sandbox, OUTSIDE_ADDRESS)
-    assert LIMIT // 2 <= flows(daemon, sandbox.address) <= LIMIT + 1
+    assert are_limited(daemon, sandbox.address)
     daemon.host.sh("nft", "delete", "table", "inet", "sandnet")
     eventually(lambda: "flows_64" in daemon.host.sh("nft", "list", "ruleset"))
     daemon.host.sh("conntrack", "-F")
     begin(sandbox, OUTSIDE_ADDRESS)
-    assert LIMIT // 2 <= flows(daemon, sandbox.address) <= LIMIT + 1
+    assert are_limited(daemon, sandbox.address)
 
 
 def test_flows_are_all_tracked_without_a_limit(daemon: RunningDaemon) -> None:
@@ -107,7 +113,7 @@ def test_flows_are_all_tracked_without_a_limit(daemon: RunningDaemon) -> None:
     for network in ("foo", "bar"):
         sandbox = daemon.sandbox(network, "one")
         begin(sandbox, OUTSIDE_ADDRESS)
-        assert flows(daemon, sandbox.address) == MANY
+        eventually(lambda: flows(daemon, sandbox.address) == MANY)  # noqa: B023
 
 
 def test_max_flows_defaults_to_the_configuration(
@@ -120,7 +126,7 @@ def test_max_flows_defaults_to_the_configuration(
     daemon.api.network("foo")
     sandbox = daemon.sandbox("foo", "one")
     begin(sandbox, OUTSIDE_ADDRESS)
-    assert 64 <= flows(daemon, sandbox.address) <= 128 + 1
+    assert are_limited(daemon, sandbox.address, 128)
 
 
 @pytest.mark.parametrize("value", [-1, 1 << 25, "64", True, 1.5])

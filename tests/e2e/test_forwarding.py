@@ -102,14 +102,14 @@ def test_link_already_forwarding_is_not_filtered(fresh_daemon: RunningDaemon, th
     daemon.start()
     daemon.api.network("blue")
     for _ in range(2):
-        assert passes(third, 4)
+        eventually(lambda: passes(third, 4))
         daemon.kill()
         daemon.start()
     daemon.api.clear()
     daemon.stop()
     daemon.down()
     assert switched(daemon)[4] == "0"
-    assert passes(third, 4)
+    eventually(lambda: passes(third, 4))
 
 
 def test_forward_others_forwards_everything(fresh_daemon: RunningDaemon, third: Place) -> None:

@@ -22,18 +22,12 @@ def lab(new_lab: LabFactory) -> RunningLab:
     return lab
 
 
-def pings(lab: RunningLab, number: int, name: str) -> bool:
-    """Whether the endpoint of a host reaches another by its name."""
-    words = ("sandnet", "sandbox", "exec", lab.containers[number], "--", "ping", "-c1", "-W1", "-q", name)
-    return lab.run(number, *words).returncode == 0
-
-
 class TestStore:
     def test_killed_leader_delays_changes_and_loses_none(self, lab: RunningLab) -> None:
         lab.member(lab.wait_for_leader(), "kill")
         lab.wait_until_possible(lambda: lab.client(1).endpoint("blue", "late"), BUSY)
         lab.wait_until(lambda: "late" in lab.sandnet(2, "endpoint", "ls", "blue"), BUSY)
-        assert pings(lab, 1, "db")
+        assert lab.pings(1, "db")
 
     def test_without_the_store_reads_names_and_traffic_go_on(self, lab: RunningLab) -> None:
         for number in lab.hosts:
@@ -42,8 +36,8 @@ class TestStore:
         for number in lab.hosts:
             assert [net["name"] for net in apis[number].get("/networks", name="blue")] == ["blue"]
         assert lab.resolved(1, lab.containers[1], "db")
-        assert pings(lab, 1, "db")
-        assert pings(lab, 2, "web")
+        assert lab.pings(1, "db")
+        assert lab.pings(2, "web")
         assert refusal(lambda: apis[3].network("red", "overlay")).status == 503
         assert refusal(lambda: apis[1].endpoint("blue", "late")).status == 503
 
@@ -56,7 +50,7 @@ class TestStore:
             lab.member(number, "start")
         lab.wait_until_possible(lambda: lab.client(2).network("green", "overlay"), BUSY)
         lab.wait_until(lambda: all(lab.client(number).get("/networks", name="green") for number in lab.hosts), BUSY)
-        lab.wait_until(lambda: pings(lab, 1, "db") and pings(lab, 2, "web"), BUSY)
+        lab.wait_until(lambda: lab.pings(1, "db") and lab.pings(2, "web"), BUSY)
 
     def test_host_cut_off_from_the_store_is_void_and_comes_back(self, lab: RunningLab) -> None:
         lab.partition([2], [1, 3], store_only=True)
@@ -65,7 +59,7 @@ class TestStore:
         assert lab.resolved(2, lab.containers[2], "db")
         lab.heal()
         lab.wait_until(lambda: lab.resolved(1, lab.containers[1], "db"), LEASE + BUSY)
-        lab.wait_until(lambda: pings(lab, 1, "db"), BUSY)
+        lab.wait_until(lambda: lab.pings(1, "db"), BUSY)
 
 
 class TestHost:
@@ -73,13 +67,13 @@ class TestHost:
         lab.kill(2, power=True)
         lab.wait_until(lambda: not lab.resolved(1, lab.containers[1], "db"), LEASE + BUSY)
         lab.wait_until(lambda: lab.run(3, "sandnet", *RUN_DB).returncode == 0, BUSY)
-        lab.wait_until(lambda: pings(lab, 1, "db"), BUSY)
+        lab.wait_until(lambda: lab.pings(1, "db"), BUSY)
 
     def test_killed_daemon_keeps_its_names_when_it_starts_again(self, lab: RunningLab) -> None:
         lab.kill(2)
         lab.start(2)
         assert lab.resolved(1, lab.containers[1], "db")
-        assert pings(lab, 1, "db")
+        assert lab.pings(1, "db")
         lab.client(2).endpoint("blue", "late")
         lab.wait_until(lambda: "late" in lab.sandnet(1, "endpoint", "ls", "blue"), BUSY)
 
@@ -89,7 +83,7 @@ class TestHost:
         lab.start(2)
         lab.wait_until(lambda: lab.client(2).get("/networks", name="blue"), BUSY)
         lab.wait_until(lambda: lab.run(2, "sandnet", *RUN_DB).returncode == 0, LEASE + BUSY)
-        lab.wait_until(lambda: pings(lab, 1, "db"), BUSY)
+        lab.wait_until(lambda: lab.pings(1, "db"), BUSY)
 
 
 RUN_DB = ("run", "-d", "--net", "blue", "--name", "db", "--", "sleep", "1234")
@@ -132,15 +126,15 @@ class TestClock:
             lab.client(number).endpoint("blue", f"of-{number}")
         made = {f"of-{number}" for number in lab.hosts}
         lab.wait_until(lambda: all(made <= endpoints(lab, number) for number in lab.hosts), BUSY)
-        assert pings(lab, 1, "db")
-        assert pings(lab, 2, "web")
+        assert lab.pings(1, "db")
+        assert lab.pings(2, "web")
         lab.client(1).delete("/networks/blue/endpoints/of-2")
         lab.wait_until(lambda: "of-2" not in endpoints(lab, 2), BUSY)
 
         ahead.kill()
         lab.wait_until(lambda: not lab.resolved(1, lab.containers[1], "db"), LEASE + BUSY)
         lab.start(2)
-        lab.wait_until(lambda: pings(lab, 1, "db") and self.clocks(lab, 1) == {"h2": 0, "h3": 0}, LEASE + BUSY)
+        lab.wait_until(lambda: lab.pings(1, "db") and self.clocks(lab, 1) == {"h2": 0, "h3": 0}, LEASE + BUSY)
 
     @staticmethod
     def clocks(lab: RunningLab, number: int) -> dict[str, int]:

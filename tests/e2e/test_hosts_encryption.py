@@ -16,7 +16,7 @@ from sandnet.kernel.vxlan.base import PROBE_VNI
 from sandnet.lab.host_init import INTERFACE
 from sandnet.model.link_names import vxlan_name
 from sandnet.prerequisites import has_program
-from tests.support.lab import LabFactory, RunningLab, lab_directory, new_lab
+from tests.support.lab import DOUBT, ECHO, LabFactory, RunningLab, echo, lab_directory, new_lab
 from tests.support.network_host import eventually
 from tests.support.privileges import TAPS_NEED
 
@@ -112,8 +112,8 @@ def inside(lab: RunningLab) -> tuple[str, ...]:
     return "nsenter", f"--net=/var/run/docker/netns/{lab.containers[1][:12]}", "--"
 
 
-def pings(lab: RunningLab) -> bool:
-    return lab.run(1, *inside(lab), "ping", "-c1", "-W1", "-q", lab.address).returncode == 0
+def pings(lab: RunningLab, seconds: int = ECHO) -> bool:
+    return lab.run(1, *inside(lab), *echo(seconds), lab.address).returncode == 0
 
 
 def start_pings(lab: RunningLab, seconds: float) -> subprocess.Popen[str]:
@@ -141,12 +141,12 @@ def test_nothing_is_in_clear_whatever_is_killed(lab: RunningLab) -> None:
         lab.kill(1)
         assert pings(lab), "traffic goes on without the daemon"
         lab.sh(1, "pkill", "-KILL", "wireguard-go")
-        assert not pings(lab)
+        assert not pings(lab, DOUBT)
         lab.start(1)
         lab.wait_until(lambda: pings(lab))
         lab.kill(1)
         lab.start(1)
-        assert pings(lab)
+        lab.wait_until(lambda: pings(lab))
     for number in lab.hosts:
         eventually(lambda number=number: lab.client(number).get("/healthz", verbose="true")["status"] == "ok")  # type: ignore[misc]
         lab.wait_until(lambda number=number: "nothing differs" in lab.sandnet(number, "doctor"))  # type: ignore[misc]

@@ -25,7 +25,7 @@ while True:
 """
 """Sends its argument to each client."""
 ANSWER = "answer-of-host-"
-MOVE = 12.0
+MOVE = 30.0
 """Until a host reaches what has moved to another: a second, and more for a busy machine. Entries that the kernel had
 learned would be wrong for minutes."""
 
@@ -103,8 +103,8 @@ class TestNetwork:
             lab.wait_until(lambda: "blue" in names(lab, 2), BUSY)
         lab.wait_until(lambda: "c1" in lab.sandnet(2, "endpoint", "ls", "blue"), BUSY)
         address = result["ips"][0]["address"].partition("/")[0]
-        out = lab.sh(1, "ip", "netns", "exec", "c1", "ping", "-c3", "-i0.2", "-W2", address)
-        assert "3 received" in out
+        echoes = ("ip", "netns", "exec", "c1", "ping", "-c3", "-i0.2", "-W2", address)
+        lab.wait_until(lambda: "3 received" in lab.run(1, *echoes).stdout, BUSY)
         for number in (1, 2):
             delete = call.format("DEL", number, number)
             lab.sh(number, "sh", "-c", f"printf %s '{configuration}' | {delete}")
@@ -145,10 +145,9 @@ class TestEndpoint:
         lab.wait_until(lambda: "blue" in names(lab, 2), BUSY)
         lab.start_sleeper(2, "blue", "db")
         lab.wait_until(lambda: "web" in lab.sandnet(2, "endpoint", "ls", "blue"), BUSY)
-        out = lab.sandnet(2, "run", "--net", "blue", "--", "ping", "-c3", "-i0.2", "-W2", "web")
-        assert "3 received" in out
-        out = lab.sandnet(1, "run", "--net", "blue", "--", "ping", "-c3", "-i0.2", "-W2", "db")
-        assert "3 received" in out
+        for number, name in ((2, "web"), (1, "db")):
+            echoes = ("sandnet", "run", "--net", "blue", "--", "ping", "-c3", "-i0.2", "-W2", name)
+            lab.wait_until(lambda number=number, echoes=echoes: "3 received" in lab.run(number, *echoes).stdout, BUSY)  # type: ignore[misc]
 
     def test_name_goes_with_the_process_on_its_host(self, lab: RunningLab) -> None:
         lab.client(1).network("blue", "overlay")
@@ -405,7 +404,7 @@ class TestPublishedPort:
         assert "8080" in lab.sandnet(2, "service", "info", "web.blue")
         lab.sh(2, "pkill", "-f", ANSWER)
         lab.wait_until(lambda: answer(lab, 2) == "", BUSY)
-        assert answer(lab, 1) == f"{ANSWER}1"
+        lab.wait_until(lambda: answer(lab, 1) == f"{ANSWER}1", BUSY)
 
 
 def answer(lab: RunningLab, number: int) -> str:

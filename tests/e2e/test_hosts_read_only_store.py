@@ -50,12 +50,6 @@ def problems(lab: RunningLab, number: int) -> str:
     return "\n".join(lab.client(number).get("/healthz")["problems"])
 
 
-def pings(lab: RunningLab, number: int, name: str) -> bool:
-    """Whether the endpoint of a host reaches another by its name."""
-    words = ("sandnet", "sandbox", "exec", lab.containers[number], "--", "ping", "-c1", "-W1", "-q", name)
-    return lab.run(number, *words).returncode == 0
-
-
 def test_hosts_that_may_only_read_go_on_and_refuse_changes(lab: RunningLab) -> None:
     lab.client(2).endpoint("blue", "spare")
     lab.wait_until(lambda: "spare" in lab.sandnet(3, "endpoint", "ls", "blue"), BUSY)
@@ -72,7 +66,7 @@ def test_hosts_that_may_only_read_go_on_and_refuse_changes(lab: RunningLab) -> N
     for number in lab.hosts:
         lab.wait_until(lambda number=number: "permission denied" in problems(lab, number), RIGHTS)  # type: ignore[misc]
         assert {each["name"] for each in lab.client(number).get("/networks/blue/endpoints")} == {"web", "db", "spare"}
-    assert pings(lab, 1, "db")
+    assert lab.pings(1, "db")
     lab.client(2).leave("blue", "db", lab.containers[2])
     time.sleep(LEASE)  # a lease that is not renewed would have ended by now
     assert {each["state"] for each in lab.client(3).get("/nodes")} == {"alive"}
@@ -89,8 +83,8 @@ def test_daemon_that_starts_without_the_right_to_write_goes_on(lab: RunningLab) 
     allow(lab, "read")
     lab.kill(1)
     lab.start(1)
-    assert pings(lab, 1, "db")
-    assert pings(lab, 2, "web")
+    assert lab.pings(1, "db")
+    assert lab.pings(2, "web")
     lab.wait_until(lambda: refusal(lambda: lab.client(1).endpoint("blue", "late")).code == "store_denied", BUSY)
     time.sleep(LEASE)  # a lease that is not renewed would have ended by now
     assert {each["state"] for each in lab.client(3).get("/nodes")} == {"alive"}

@@ -47,13 +47,6 @@ def address(endpoint: dict[str, Any]) -> str:
     return str(endpoint["address"]).partition("/")[0]
 
 
-def pings(lab: RunningLab, number: int, name: str) -> str:
-    """The address at which the container of a host is answered by a name; empty: it is not."""
-    words = ("sandnet", "sandbox", "exec", lab.containers[number], "--", "ping", "-c1", "-W1", "-n", name)
-    done = lab.run(number, *words)
-    return done.stdout.partition("(")[2].partition(")")[0] if done.returncode == 0 else ""
-
-
 def forwards(lab: RunningLab, number: int, endpoint: dict[str, Any]) -> set[str]:
     """The hosts to which the kernel of a host sends frames for the address of an endpoint."""
     neighbours = lab.sh(number, "ip", "neigh", "show", "nud", "permanent").splitlines()
@@ -95,19 +88,19 @@ class TestEndedLease:
         lab.wait_until(lambda: "db" not in endpoints(lab, 3), LEASE + BUSY)
         lab.client(3).endpoint("blue", "db", address=address(db))
         lab.client(3).join("blue", "db", "taker")
-        lab.wait_until(lambda: pings(lab, 1, "db") == address(db), BUSY)
+        lab.wait_until(lambda: lab.pings(1, "db") == address(db), BUSY)
         assert forwards(lab, 1, db) == {"10.200.0.3"}
 
         come_back(lab)
         lab.wait_until(lambda: lab.client(3).get("/nodes/h2")["state"] == "alive", BUSY)
         taken = endpoints(lab, 3)["db"]["id"]
         lab.wait_until(lambda: endpoints(lab, 2).get("db", {}).get("id") == taken, BUSY)
-        assert pings(lab, 1, "db") == address(db)
+        assert lab.pings(1, "db") == address(db)
         assert forwards(lab, 1, db) == forwards(lab, 2, endpoints(lab, 3)["db"]) == {"10.200.0.3"}
         if absence is kill_power:
             assert "cache" not in endpoints(lab, 2)
         else:  # its containers have gone on: the one whose place was taken has lost it, and the other one has it again
-            lab.wait_until(lambda: pings(lab, 1, "cache"), BUSY)
+            lab.wait_until(lambda: lab.pings(1, "cache"), BUSY)
             containers = {each["id"] for each in lab.client(2).get("/sandboxes")}
             assert lab.containers[2] not in containers
             assert f"container {lab.containers[2]} loses its endpoint" in lab.log(2)
@@ -115,7 +108,7 @@ class TestEndedLease:
         # A connection of before may take a while to carry on.
         lab.wait_until_possible(lambda: lab.client(2).endpoint("blue", "back"), BUSY)
         lab.containers[2] = lab.start_sleeper(2, "blue", "new")
-        lab.wait_until(lambda: pings(lab, 1, "new") and pings(lab, 2, "db"), BUSY)
+        lab.wait_until(lambda: lab.pings(1, "new") and lab.pings(2, "db"), BUSY)
 
 
 def restore(copy: Path, state: Path) -> None:
@@ -165,7 +158,7 @@ class TestOldState:
             assert endpoints(lab, number)["kept"]["bandwidth"] == LIMITS
         if power:
             lab.containers[2] = lab.start_sleeper(2, "blue", "db")
-        lab.wait_until(lambda: pings(lab, 1, "db") and pings(lab, 2, "web"), BUSY)
+        lab.wait_until(lambda: lab.pings(1, "db") and lab.pings(2, "web"), BUSY)
         links = lab.sh(2, "ip", "-br", "link", "show", "type", "bridge")
         assert links.count("snb") == 1 + 2, links
 
@@ -189,7 +182,7 @@ class TestNeverReturning:
         quick(QUICK, lambda: lab.client(3).endpoint("stale", next(again)))
         reused = len(lab.client(3).get("/networks/stale/endpoints"))
         lab.containers[3] = lab.start_sleeper(3, "blue", "db")
-        lab.wait_until(lambda: pings(lab, 1, "db"), BUSY)
+        lab.wait_until(lambda: lab.pings(1, "db"), BUSY)
         assert lab.client(1).get("/nodes/h2")["endpoints"] >= STALE - reused
 
         with ThreadPoolExecutor(1) as pool:

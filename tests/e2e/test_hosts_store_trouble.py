@@ -52,12 +52,6 @@ def compact(lab: RunningLab, *members: int) -> None:
     etcdctl(lab, "compact", "--physical", str(status["header"]["revision"]), members=members)
 
 
-def pings(lab: RunningLab, number: int, name: str) -> bool:
-    """Whether the endpoint of a host reaches another by its name."""
-    words = ("sandnet", "sandbox", "exec", lab.containers[number], "--", "ping", "-c1", "-W1", "-q", name)
-    return lab.run(number, *words).returncode == 0
-
-
 def endpoints(lab: RunningLab, number: int) -> set[str]:
     """The names of the endpoints that a host lists."""
     return {each["name"] for each in lab.client(number).get("/networks/blue/endpoints")}
@@ -122,7 +116,7 @@ class TestFull:
 
     def test_reads_traffic_and_releases_go_on(self, full: RunningLab) -> None:
         lab = full
-        assert pings(lab, 1, "db")
+        assert lab.pings(1, "db")
         lab.client(1).delete("/networks/blue/endpoints/spare")
         lab.sandnet(2, "network", "rm", "red")
         lab.client(2).leave("blue", "db", lab.containers[2])
@@ -137,8 +131,8 @@ class TestFull:
         lab.kill(2)
         lab.start(2)
         assert renewed(lab, 2)
-        assert pings(lab, 2, "web")
-        assert pings(lab, 1, "db")
+        assert lab.pings(2, "web")
+        assert lab.pings(1, "db")
 
     def test_all_changes_are_possible_when_there_is_room(self, full: RunningLab) -> None:
         lab = full
@@ -167,7 +161,7 @@ def test_compaction_while_a_host_is_cut_off_loses_no_change(lab: RunningLab) -> 
     lab.heal()
     lab.wait_until(lambda: endpoints(lab, 2) == {"web", "db", "late"}, BUSY)
     lab.wait_until(lambda: not lab.client(2).get("/networks", name="red"), BUSY)
-    lab.wait_until(lambda: pings(lab, 1, "db") and pings(lab, 2, "web"), BUSY)
+    lab.wait_until(lambda: lab.pings(1, "db") and lab.pings(2, "web"), BUSY)
     lab.client(2).network("green", "overlay")
 
 
@@ -240,8 +234,8 @@ class TestNewerRelease:
         lab.wait_until(lambda: all("9.0.0" in lab.sandnet(number, "node", "ls") for number in lab.hosts), BUSY)
         lab.client(3).endpoint("blue", "late")
         lab.wait_until(lambda: "late" in endpoints(lab, 2), BUSY)
-        assert pings(lab, 1, "db")
-        assert pings(lab, 2, "web")
+        assert lab.pings(1, "db")
+        assert lab.pings(2, "web")
         lab.sandnet(1, "node", "rm", "h9")
 
     @pytest.mark.parametrize("kind", ["network", "endpoint"])
@@ -255,8 +249,8 @@ class TestNewerRelease:
         for number in lab.hosts:
             lab.wait_until(lambda number=number: name in lab.client(number).http.get("/healthz").text, BUSY)  # type: ignore[misc]
             assert endpoints(lab, number) == {"web", "db", "late"}
-        assert pings(lab, 1, "db")
-        assert pings(lab, 2, "web")
+        assert lab.pings(1, "db")
+        assert lab.pings(2, "web")
         self.put(lab, key, record)
         for number in lab.hosts:
             lab.wait_until(lambda number=number: name not in lab.client(number).http.get("/healthz").text, BUSY)  # type: ignore[misc]

@@ -18,7 +18,7 @@ from sandnet.lab import startup
 from sandnet.lab.lab_directory import BASE_VARIABLE, LOCK
 from sandnet.lab.lab_spec import LabSpec
 from tests.support.daemon import SANDNET, processes
-from tests.support.lab import LabFactory, RunningLab, lab_command, lab_directory, new_lab, started_lab
+from tests.support.lab import DOUBT, LabFactory, RunningLab, lab_command, lab_directory, new_lab, started_lab
 from tests.support.network_host import eventually
 from tests.support.privileges import needs_taps
 
@@ -154,8 +154,8 @@ class TestHost:
 class TestBadLuck:
     def test_partition_cuts_until_it_is_healed(self, lab: RunningLab) -> None:
         assert lab_command("partition", "--name", "common", "1", "2,3").returncode == 0
-        assert not lab.reaches(1, lab.host(2).address)
-        assert not lab.reaches(3, lab.host(1).address)
+        assert not lab.reaches(1, lab.host(2).address, DOUBT)
+        assert not lab.reaches(3, lab.host(1).address, DOUBT)
         assert lab.reaches(2, lab.host(3).address)
         assert lab.host(1).cut_from == (2, 3)
         assert lab_command("heal", "--name", "common").returncode == 0
@@ -167,7 +167,7 @@ class TestBadLuck:
         assert capture.stdout is not None
         assert capture.stdout.readline() == "ready\n"
         assert lab_command("partition", "--name", "common", "--one-way", "1", "2").returncode == 0
-        assert not lab.reaches(2, lab.host(1).address)
+        assert not lab.reaches(2, lab.host(1).address, DOUBT)
         assert capture.stdout.readline() == "echo\n"
 
     def test_partition_of_the_store_leaves_other_packets(self, lab: RunningLab) -> None:
@@ -202,7 +202,7 @@ class TestBadLuck:
     def test_partition_holds_for_a_host_with_a_delay(self, lab: RunningLab) -> None:
         lab.impair(2, delay=0.005)
         lab.partition([1], [2])
-        assert not lab.reaches(1, lab.host(2).address)
+        assert not lab.reaches(1, lab.host(2).address, DOUBT)
         assert lab.reaches(3, lab.host(2).address)
 
     def test_killed_daemon_starts_again_with_its_state(self, lab: RunningLab) -> None:
@@ -234,7 +234,7 @@ class TestPower:
         machine = lab.sh(3, "cat", "/etc/machine-id")
         lab.kill(3, power=True)
         assert (lab.host(3).power, lab.host(3).daemon, lab.host(3).store) == (False, "off", "off")
-        assert not lab.reaches(1, lab.host(3).address)
+        assert not lab.reaches(1, lab.host(3).address, DOUBT)
         refused = lab_command("exec", "--name", "lab0", "3", "true")
         assert refused.stderr == "sandnet: the host 3 has no power\n  start it: sandnet lab start 3\n"
         lab.start(3)

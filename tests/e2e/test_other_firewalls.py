@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.daemon import HOST_ADDRESS, HOST_ADDRESS6, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, RunningDaemon, mapping
+from tests.support.network_host import eventually
 
 FIREWALLD = """
 table inet theirs {
@@ -47,9 +48,9 @@ def test_traffic_passes_a_foreign_forward_chain_allowing_us(
 
     daemon.host.sh("nft", ruleset)
     try:
-        assert refused() == ({not published}, {True})
+        eventually(lambda: refused() == ({not published}, {True}))
         for direction in ("iifname", "oifname"):
             daemon.host.sh("nft", "insert", "rule", "inet", "theirs", "forward", direction, '"snb*"', "accept")
-        assert refused() == ({False}, {False})
+        eventually(lambda: refused() == ({False}, {False}))
     finally:
         daemon.host.sh("nft", "delete", "table", "inet", "theirs")

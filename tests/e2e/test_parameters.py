@@ -74,7 +74,7 @@ def serving(daemon: RunningDaemon) -> Place:
 )
 def test_changed_bridge_parameter_is_repaired(parameters: RunningDaemon, parameter: str) -> None:
     serving(parameters)
-    assert answers(parameters)
+    eventually(lambda: answers(parameters))
     name, _, harm = f"net.{parameter}".format(bridge_of(parameters, "foo")).partition("=")
     for _ in range(TWICE):
         parameters.host.sh("sysctl", "-qw", f"{name}={harm}")
@@ -132,7 +132,7 @@ def test_unfit_default_link_parameters_do_not_break_a_network(
     for harm in ("net.ipv4.conf.default.forwarding=0", "net.ipv6.conf.default.disable_ipv6=1"):
         parameters.host.sh("sysctl", "-qw", harm)
     serving(parameters)
-    assert answers(parameters)
+    eventually(lambda: answers(parameters))
 
 
 def test_ipv6_disabled_inside_a_sandbox_is_restored(
@@ -176,7 +176,7 @@ def test_correct_read_only_parameters_are_not_written(
     fresh_daemon.api.network("foo")
     fresh_daemon.sandbox("foo", "web", mapping(80, PORT)).serve("web", 80)
     assert fresh_daemon.outside.ask(HOST_ADDRESS, PORT).server == "web"
-    assert fresh_daemon.api.get("/healthz")["problems"] == []
+    eventually(lambda: fresh_daemon.api.get("/healthz")["problems"] == [])
     fresh_daemon.down()
 
 

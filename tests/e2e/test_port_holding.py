@@ -29,6 +29,7 @@ def test_port_taken_by_another_program_is_held_once_free(daemon: RunningDaemon, 
     daemon.kill()
     other = daemon.here.serve("other", 8080, proto)
     daemon.start()
+    eventually(lambda: len(daemon.api.get("/healthz")["problems"]) == 1)  # the resolver starts beside it
     health = daemon.api.get("/healthz")
     assert health["status"] == "degraded"
     (problem,) = health["problems"]
@@ -56,6 +57,6 @@ def test_port_of_a_deleted_endpoint_is_not_held_later(
     other = daemon.here.serve("other", 8080)
     daemon.start()
     daemon.api.delete("/networks/foo/endpoints/web")
-    assert _status(daemon) == "ok"
+    eventually(lambda: _status(daemon) == "ok")
     other.close()
     assert _is_free(daemon, TCP, 8080)

@@ -22,7 +22,7 @@ from tests.support.daemon import (
     Sandbox,
     mapping,
 )
-from tests.support.traffic import DOUBT, TCP, UDP, Place, ask_again, until
+from tests.support.traffic import DEADLINE, DOUBT, TCP, UDP, Place, ask_again, until
 
 BOTH = pytest.mark.parametrize("proto", [TCP, UDP], ids=["tcp", "udp"])
 SCTP = 132
@@ -126,9 +126,16 @@ def test_first_free_port_of_a_range_is_published(daemon: RunningDaemon) -> None:
     assert refused.value.status == 409
 
 
+def few_local_ports(daemon: RunningDaemon) -> None:
+    """Let the host choose from four ports, until the test ends, however it ends."""
+    daemon.host.sh("sysctl", "-qw", "net.ipv4.ip_local_port_range=41000 41003")
+    for usual in ("ip_local_port_range=32768 60999", "ip_local_reserved_ports="):
+        daemon.stack.callback(daemon.host.sh, "sysctl", "-qw", f"net.ipv4.{usual}")
+
+
 @BOTH
 def test_port_0_publishes_a_reported_port_of_the_local_range(daemon: RunningDaemon, proto: int) -> None:
-    daemon.host.sh("sysctl", "-qw", "net.ipv4.ip_local_port_range=41000 41003")
+    few_local_ports(daemon)
     daemon.here.bound("0.0.0.0", proto, 41001)
     sandbox = published(daemon, proto, host_port=0)
     (port,) = set(sandbox.host_ports)
@@ -142,14 +149,13 @@ def test_port_0_publishes_a_reported_port_of_the_local_range(daemon: RunningDaem
     with pytest.raises(RefusedError) as refused:
         daemon.api.endpoint("foo", "four", mapping(80, 0, proto))
     assert refused.value.status == 409
-    daemon.host.sh("sysctl", "-qw", "net.ipv4.ip_local_port_range=32768 60999")
 
 
 @BOTH
 def test_reserved_ports_are_assigned_only_by_number(daemon: RunningDaemon, proto: int) -> None:
     """Reserved while the daemon runs, as an operator does who adds a program."""
     daemon.api.network("foo")
-    daemon.host.sh("sysctl", "-qw", "net.ipv4.ip_local_port_range=41000 41003")
+    few_local_ports(daemon)
     daemon.host.sh("sysctl", "-qw", "net.ipv4.ip_local_reserved_ports=41000-41001,9000,9002")
     ports = [daemon.sandbox("foo", name, mapping(80, 0, proto)).host_ports for name in ("one", "two")]
     assert ports == [[41002], [41003]]
@@ -160,7 +166,6 @@ def test_reserved_ports_are_assigned_only_by_number(daemon: RunningDaemon, proto
     assert daemon.sandbox("foo", "five", mapping(80, 9000, proto)).host_ports == [9000]
     daemon.host.sh("sysctl", "-qw", "net.ipv4.ip_local_reserved_ports=")
     assert daemon.sandbox("foo", "six", mapping(80, 9001, proto, host_port_end=9002)).host_ports == [9002]
-    daemon.host.sh("sysctl", "-qw", "net.ipv4.ip_local_port_range=32768 60999")
 
 
 def test_port_published_on_127_0_0_1_is_reached_only_by_the_host(daemon: RunningDaemon) -> None:
@@ -325,7 +330,7 @@ def test_published_sctp_port_keeps_the_source_address(daemon: RunningDaemon) -> 
 
 def raw_socket(daemon: RunningDaemon, place: Place) -> socket.socket:
     made = daemon.host.inside(place.namespace, socket.socket, socket.AF_INET, socket.SOCK_RAW, SCTP)
-    made.settimeout(3)
+    made.settimeout(DEADLINE)
     return daemon.stack.enter_context(made)
 
 

@@ -34,7 +34,7 @@ def test_full_pool_is_no_drift(daemon: RunningDaemon) -> None:
     before = daemon.prepared()
     assert len(before) == SIZE
     assert daemon.api.post("/reconcile", fix=True)["drift"] == []
-    assert daemon.api.get("/healthz")["status"] == "ok"
+    eventually(lambda: daemon.api.get("/healthz")["status"] == "ok")
     assert daemon.prepared() == before
     assert "8 of 8 ready" in daemon.cli("status")
 
@@ -71,7 +71,7 @@ def test_joins_go_on_without_the_process_that_prepares(daemon: RunningDaemon) ->
     os.kill(preparer, signal.SIGSTOP)
     for number in range(SIZE + 2):
         daemon.sandbox("foo", f"web{number}")
-    assert daemon.api.get("/healthz")["status"] == "ok"
+    eventually(lambda: daemon.api.get("/healthz")["status"] == "ok")
     os.kill(preparer, signal.SIGCONT)
     eventually(lambda: state(daemon)["ready"] >= SIZE)
     assert daemon.api.post("/reconcile", fix=False)["drift"] == []

@@ -304,7 +304,7 @@ def test_forged_frames_for_a_foreign_service_touch_no_flow(service: Service, *, 
     """Frames with the very flows of the client, to any MAC: they may be learned for no network but their own."""
     daemon = service.daemon
     daemon.api.network("loose", anti_spoofing=False, internal=internal)
-    forger = daemon.sandbox("loose", "forger")
+    forger, beside = daemon.sandbox("loose", "forger"), daemon.sandbox("loose", "beside")
     macs = json.loads(daemon.host.sh("ip", "-j", "link", "show", "type", "bridge"))
     targets = [BROADCAST, "02:42:aa:bb:cc:dd", *(each["address"] for each in macs)]
     ports = range(40_000, 40_060)
@@ -317,6 +317,7 @@ def test_forged_frames_for_a_foreign_service_touch_no_flow(service: Service, *, 
                 segment = tcp(service.client_address, service.address, (port, PORT), 1, 0)
                 wire.send(ether(target, service_client_mac(service), IP, datagram))
                 wire.send(ether(target, forger.mac, IP, segment))
+    assert forger.reaches(beside.address), "what was sent before it has arrived, too"
     assert learned(daemon) == 0
     for proto in (UDP, TCP):
         asked = [service.client.ask(service.address, PORT, proto, source_port=port) for port in ports]

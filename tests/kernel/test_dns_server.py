@@ -563,7 +563,7 @@ async def test_host_listener_resolves_network_names_only(case: DnsHost) -> None:
     await client.apply(WEB, names("back", "e2", "web", "10.1.0.2"))
 
     async def dig(*words: str) -> str:
-        return await asyncio.to_thread(case.host.sh, "dig", "@127.0.0.1", "-p", "5353", "+tries=1", *words)
+        return await asyncio.to_thread(case.host.sh, "dig", "@127.0.0.1", "-p", "5353", "+tries=1", "+time=15", *words)
 
     assert await dig("+short", "web.front") == "10.0.0.2\n"
     assert await dig("+short", "+tcp", "web.back") == "10.1.0.2\n"

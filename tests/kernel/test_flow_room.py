@@ -97,7 +97,7 @@ def test_port_at_its_flow_share_leaves_room_for_other_flows(small: BalancedHost,
     assert _counted(small, "full", kind="set") == 0
     if proto == "sctp":  # no program speaks it here
         _send(small, client, proto, (_INIT,), range(1, 31), target)
-        assert _learned(small, proto, version) > MOST * 0.9 + 28
+        eventually(lambda: _learned(small, proto, version) > MOST * 0.9 + 28)
         return
     flows = small.sockets(client, 30, KINDS[proto][1], target)
     before = [asked(flow)[0] for flow in flows]
@@ -107,6 +107,12 @@ def test_port_at_its_flow_share_leaves_room_for_other_flows(small: BalancedHost,
     _send(small, flooding, proto, _ROUNDS[proto][0], range(1, 3000), target)
     assert [asked(flow)[0] for flow in flows] == before
     assert set(names(small.ask(client, 30, KINDS[proto][1], target))) == {"b12"}
+
+
+def _all_expire(host: BalancedHost, kind: str, name: str, when: str) -> bool:
+    """Whether more than ten elements expire, each of them then; a busy kernel handles the last frames later."""
+    listed = host.host.sh("nft", "list", kind, "bridge", "sandnet", name)
+    return listed.count("expires") == len(re.findall(when, listed)) > 10
 
 
 @pytest.mark.parametrize("proto", ["tcp", "sctp"])
@@ -131,8 +137,7 @@ def test_closed_flow_frees_its_entry(small: BalancedHost) -> None:
     small.attach(ep, 12)
     client = small.client()
     _send(small, client, "tcp", (_tcp(SYN), _tcp(ACK), _tcp(FIN)), range(1, 21))
-    listed = small.host.sh("nft", "list", "set", "bridge", "sandnet", "tcp_places4")
-    assert listed.count("expires") == len(re.findall(r"expires (2m|1m5)", listed)) > 10
+    eventually(lambda: _all_expire(small, "set", "tcp_places4", r"expires (2m|1m5)"))
 
 
 @pytest.mark.parametrize(("target", "version"), [(SERVICE, 4), (SERVICE6, 6)])
@@ -144,11 +149,17 @@ def test_reset_flow_is_forgotten_soon_unless_it_goes_on(small: BalancedHost, tar
     soon = r"expires (2m|1m[345])"
     _send(small, client, "tcp", (_tcp(SYN), _tcp(ACK), _tcp(RST)), range(1, 21), target)
     for kind, name in (("map", f"tcp_flows{version}"), ("set", f"tcp_places{version}")):
-        listed = small.host.sh("nft", "list", kind, "bridge", "sandnet", name)
-        assert listed.count("expires") == len(re.findall(soon, listed)) > 10
-    _send(small, client, "tcp", (_tcp(ACK),), range(1, 21), target)
-    for kind, name in (("map", f"tcp_flows{version}"), ("set", f"tcp_places{version}")):
-        assert not re.search(soon, small.host.sh("nft", "list", kind, "bridge", "sandnet", name))
+        eventually(lambda: _all_expire(small, kind, name, soon))  # noqa: B023
+
+    def go_on() -> bool:
+        _send(small, client, "tcp", (_tcp(ACK),), range(1, 21), target)
+        flows, places = (
+            small.host.sh("nft", "list", kind, "bridge", "sandnet", f"tcp_{name}{version}")
+            for kind, name in (("map", "flows"), ("set", "places"))
+        )
+        return not re.search(soon, flows + places)
+
+    eventually(go_on)
 
 
 def test_endless_fragments_to_a_service_use_bounded_memory(usual: BalancedHost) -> None:
@@ -181,11 +192,15 @@ def test_full_flow_map_is_reported_until_there_is_room(small: BalancedHost) -> N
         return reports.problems
 
     client = small.client()
-    assert set(names(small.ask(client, 30))) == {"b11", "b12"}
-    assert any("tcp services" in each for each in reported())
+
+    def is_reported() -> bool:  # for a second after the last flow without room
+        assert set(names(small.ask(client, 30))) == {"b11", "b12"}
+        return any("tcp services" in each for each in reported())
+
+    eventually(is_reported)
     for stage in ("", "_second"):  # as if they had been silent for long enough
         small.host.sh("nft", "flush", "map", "bridge", "sandnet", f"tcp_flows{stage}4")
         small.host.sh("nft", "flush", "set", "bridge", "sandnet", f"tcp_places{stage}4")
-    eventually(lambda: not reported(), seconds=10)
+    eventually(lambda: not reported())
     small.ask(client, 30)
     assert not reported()

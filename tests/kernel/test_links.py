@@ -18,7 +18,7 @@ from sandnet.kernel.netlink.rtnetlink import link_header
 from sandnet.kernel.types import PORTS, RETIRED, Bridge, Veth
 from sandnet.model.link_names import link_mac
 from tests.support.network_host import Host, eventually
-from tests.support.traffic import DOUBT
+from tests.support.traffic import DEADLINE
 
 FOLDER = "/run/netns-test"
 KEY = f"{FOLDER}/box"
@@ -429,7 +429,7 @@ def test_neighbours_that_a_user_made_permanent_are_kept(plugged: Host) -> None:
 def _listener() -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     listener.bind(("0.0.0.0", 9))
-    listener.settimeout(DOUBT)
+    listener.settimeout(DEADLINE)
     return listener
 
 

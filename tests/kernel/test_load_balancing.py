@@ -410,11 +410,16 @@ def test_learned_flows_of_a_flooding_sandbox_are_limited(
     case.attach(ep, 11)
     case.attach(ep, 12)
     flooding, began = case.client(201), time.monotonic()
-    _flood(case, flooding, kind, 50_000)
     name = {6: "tcp_flows4", 17: "udp_flows4", 132: "sctp_flows4"}[kind]
-    learned = _counted(case, name) + _counted(case, name.replace("4", "_second4"))
     burst, rate = (32_768, 1_000) if kind == 6 else (16_384, 400)
-    assert burst * 0.8 < learned < burst + rate * 1.25 * (time.monotonic() - began) + 100
+
+    def flooded() -> int:
+        _flood(case, flooding, kind, 50_000)
+        return _counted(case, name) + _counted(case, name.replace("4", "_second4"))
+
+    eventually(lambda: flooded() > burst * 0.8)  # a busy machine drops frames that wait for its processors
+    learned = _counted(case, name) + _counted(case, name.replace("4", "_second4"))
+    assert learned < burst + rate * 1.25 * (time.monotonic() - began) + 100
     client = case.client()
     if kind != 132:
         flows = case.sockets(client, 30, UDP if kind == 17 else TCP)

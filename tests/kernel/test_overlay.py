@@ -271,6 +271,7 @@ def test_only_root_of_the_host_sends_to_the_vxlan_port(two: Two) -> None:
     assert frames == []
     with two.switch.capture() as frames:
         send(two.hosts[0], "192.0.2.1", b"x" * 64)
+        assert two.hosts[0].place().reaches("192.0.2.2")  # goes the same way, behind it
     assert len(frames) == 1
 
 

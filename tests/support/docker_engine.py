@@ -150,9 +150,9 @@ class DockerEngine:
         """Run a command in a container."""
         return self.attempt("exec", name, *words)
 
-    def pings(self, name: str, target: str) -> bool:
+    def pings(self, name: str, target: str, seconds: int = 15) -> bool:
         """Whether a container reaches an address or a name."""
-        return self.execute(name, "ping", "-c", "1", "-W", "2", target).returncode == 0
+        return self.execute(name, "ping", "-c", "1", "-W", str(seconds), target).returncode == 0
 
     def remove_containers(self) -> None:
         """Remove all containers, and the networks without any."""

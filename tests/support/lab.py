@@ -34,8 +34,12 @@ LEASE = 15.0
 """Seconds of a host's lease: what a host without it had is free afterwards (docs/adr/0030)."""
 BUSY = 60.0
 """Seconds to wait for what other hosts show: the machines of tests are shared, and stand still for seconds."""
-REFUSAL = 2.0
-"""Seconds in which a change is refused when the store does not take it."""
+REFUSAL = 5.0
+"""Seconds in which a change is refused when the store does not take it: 1.5, and more for a busy machine."""
+ECHO = 15
+"""Seconds to wait for an ICMP echo where something answers. Most are answered at once."""
+DOUBT = 1
+"""Seconds to wait for an echo that nothing should answer."""
 PATIENCE, INTERVAL = 20.0, 0.1
 """Seconds for which a patient client repeats a request, and from one attempt to the next."""
 REPEATABLE = "the request can be repeated when the store answers again"
@@ -67,6 +71,11 @@ class PatientApi(Api):
                 if refused.code not in PASSING or time.monotonic() > end:
                     raise
             time.sleep(INTERVAL)
+
+
+def echo(seconds: int) -> tuple[str, ...]:
+    """The command that sends an ICMP echo each second until one is answered, or until the time is over."""
+    return ("ping", "-c1", f"-w{seconds}", "-q")
 
 
 class RunningLab:
@@ -141,9 +150,15 @@ class RunningLab:
         self._stack.callback(api.http.close)
         return api
 
-    def reaches(self, number: int, address: str) -> bool:
-        """Whether an ICMP echo from a host is answered within a second."""
-        return self.run(number, "ping", "-c1", "-W1", "-n", address).returncode == 0
+    def reaches(self, number: int, address: str, seconds: int = ECHO) -> bool:
+        """Whether an ICMP echo from a host is answered; one is sent each second."""
+        return self.run(number, *echo(seconds), "-n", address).returncode == 0
+
+    def pings(self, number: int, name: str, seconds: int = ECHO) -> str:
+        """The address that answers the container of a host by its name; empty: none does."""
+        inside = ("sandnet", "sandbox", "exec", self.containers[number], "--")
+        done = self.run(number, *inside, *echo(seconds), "-n", name)
+        return done.stdout.partition("(")[2].partition(")")[0] if done.returncode == 0 else ""
 
     def start_sleeper(self, number: int, network: str, name: str) -> str:
         """Run a process on a host that only waits, as an endpoint of that name; its container."""
