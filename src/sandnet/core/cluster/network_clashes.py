@@ -22,6 +22,8 @@ def refuse_clash(network: Network, present: Iterable[Network]) -> None:
             ``subnet_taken``: a network of this host alone has some of its addresses.
     """
     for other in present:
+        if other.id == network.id:  # it is being made here, or removed
+            continue
         prefix = overlapping_prefix(network, other)
         if other.vni and (prefix or _same_vni(network, other)):  # its removal would take what both have from the kernel
             what = f"subnet {prefix}" if prefix else "VNI"

@@ -175,9 +175,9 @@ class SharedRecords:
         conditions: list[Condition] = [Present(key, known.revision), EmptyRange(endpoints_prefix(network.id))]
         transaction = SharedTransaction([Delete(key)], conditions)  # of that revision: a later one may have more claims
         transaction.release(network_claims(shared.network))
+        for void in self._void_endpoints(network.id):
+            await self._delete_void(void)
         try:
-            for void in self._void_endpoints(network.id):
-                await self._delete_void(void)
             await self._membership.transact(*transaction)
         except ConditionFailed as refused:
             found = refused.at(key)

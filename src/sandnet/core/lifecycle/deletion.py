@@ -7,7 +7,7 @@ along use the same steps as a leave and as a deletion of their own, past errors.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
@@ -40,8 +40,9 @@ class Deletion:
         """Delete a network, and exited containers on it; with ``force`` running ones too.
 
         Raises:
-            Error: ``NOT_FOUND``, ``PROTECTED`` (predefined), ``IN_USE`` naming the endpoints that block it,
-                ``INTERNAL`` with all failures: the same call finishes the work.
+            Error: ``NOT_FOUND``, ``PROTECTED`` (predefined), ``IN_USE`` naming the endpoints that block it;
+                ``INTERNAL`` with all failures, or ``UNAVAILABLE`` where only the shared store refused: the same call
+                finishes the work.
         """
         net = self._networks.deletable(ref)
         endpoints = self._records.endpoints_of(net.id)
@@ -49,20 +50,35 @@ class Deletion:
         if force:
             self._refuse_joined_elsewhere(f"network {net.name}", endpoints)
         deletion = partial(self.network_within, net.id, force=force)
-        await self._context.operations.run(repeated(deletion, self._records.catch_up))
+        await self._context.operations.run(self._repeated(deletion))
 
     async def endpoint(self, network_ref: str, ref: str, *, force: bool = False) -> None:
         """Delete an endpoint, and the exited containers behind it; with ``force`` running ones too.
 
         Raises:
-            Error: ``NOT_FOUND``, ``IN_USE`` naming the containers, ``INTERNAL`` as :meth:`network`.
+            Error: ``NOT_FOUND``, ``IN_USE`` naming the containers, ``INTERNAL`` and ``UNAVAILABLE`` as :meth:`network`.
         """
         endpoint = self._endpoints.deletable(self._networks.find(network_ref), ref)
         await self._records.refresh([endpoint.id])
         if force:
             self._refuse_joined_elsewhere(f"endpoint {endpoint.name}", [endpoint])
         deletion = partial(self.endpoint_within, endpoint.id, force=force)
-        await self._context.operations.run(repeated(deletion, self._records.catch_up))
+        await self._context.operations.run(self._repeated(deletion))
+
+    async def _repeated(self, deletion: Callable[[], Awaitable[None]]) -> None:
+        """Delete something, again if another host changed it at that instant; by then it may be gone."""
+        refused = False
+
+        async def attempt() -> None:
+            nonlocal refused
+            try:
+                await deletion()
+            except Error as failure:
+                if not refused or failure.kind is not Kind.NOT_FOUND:
+                    refused = True
+                    raise
+
+        await repeated(attempt, self._records.catch_up)
 
     def _refuse_joined_elsewhere(self, what: str, endpoints: Iterable[Endpoint]) -> None:
         """Refuse a forced deletion that the shared store would refuse, before anything is detached here."""

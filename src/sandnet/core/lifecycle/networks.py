@@ -31,8 +31,8 @@ PLANS: Final = 3
 """Plans of one attempt, each beside the networks that were made during the one before."""
 _SHORTEST_RANGE: Final = 0.01
 _LONGEST_RANGE: Final = 1.0
-"""Seconds within which another choice waits at random; they double from the first to the longest. Each host takes the
-lowest that is free, so of those that choose at one instant a single one gets it."""
+"""Seconds within which another choice waits at random; they double from the first to the longest. Each host chooses the
+same free subnet and VNI, so of those that choose at one instant a single one gets it."""
 
 
 class Networks:
@@ -172,8 +172,8 @@ class Networks:
                 )
                 net = await self._planned(driver, requested)
                 self._refuse_taken(spec.name)  # another host's network may have come in between
-                self._creating[net.id] = asyncio.Event()
                 written = self._records.commit(put=[net])
+                self._creating[net.id] = asyncio.Event()
             try:
                 await written
                 return await self._make(net)

@@ -146,20 +146,19 @@ class PeerReplicas:
         async with self._locks.hold(self._audited):
             network = self._records.network(self._audited)
             driver = self._drivers.get(network.driver) if network else None
-            if network is None or network.phase is not Phase.READY or self._known(network.id) is None:
+            if network is None or network.phase is not Phase.READY or not isinstance(driver, PeerAware):
                 return
-            if not isinstance(driver, PeerAware):
+            if self._known(network.id) is None:  # an attempt failed, and the endpoint that it was for is gone
+                await self._give_all(network, driver)
                 return
-            wanted: _Peers = {}
+            wanted, revision = dict[str, Peer](), self._view.revision
             for number, (_, peers) in enumerate(self._wanted(network), 1):
                 wanted.update(peers)
                 if number % SLICE == 0:
                     await asyncio.sleep(0)
-            if await driver.has_peers(network, [*wanted.values()]):
-                return
-            # the view may have changed between the slices: all at once, before anything is done about it
-            wanted = {mac: peer for _, peers in self._wanted(network) for mac, peer in peers.items()}
-            if not await driver.has_peers(network, [*wanted.values()]):
+            is_same = await driver.has_peers(network, [*wanted.values()])
+            # what came between the slices waits for the lock: a later audit compares it
+            if not is_same and self._view.revision == revision:
                 _log.warning("network %s: its peers are not those of the store: they are given again", network.name)
                 await self._give_all(network, driver)
 

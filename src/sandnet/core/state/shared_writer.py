@@ -40,9 +40,10 @@ class SharedWriter(Protocol):
         ...
 
     async def refresh(self, endpoint_ids: Iterable[str]) -> bool:
-        """Look in the shared store whether other hosts still have all containers of some endpoints that this one knows.
+        """Ask the shared store whether a container of another host that this one still lists has left.
 
-        Return whether they do not; then this host knows that when this returns. While the store is away, they do.
+        Return ``True`` if so, after waiting briefly until this host knows it; ``False`` also when the store does not
+        answer.
         """
         ...
 

@@ -151,7 +151,7 @@ class BridgeDriver:
             refuse_overlap(net, own.network, others, occupied)
             ipv4 = subnet4(net, own.network, own)
         else:
-            # from the other end than local networks, which other hosts do not know of each other
+            # from the end opposite to local networks: a host does not know the local networks of the others
             ipv4 = plan_ipv4(net, others, occupied, self._pools, self._subnets, highest=self._shared)
         net = replace(net, ipv4=ipv4, ipv6=plan_ipv6(net, others, occupied))
         if requested.egress_ipv4 or requested.egress_ipv6:

@@ -116,9 +116,7 @@ async def test_pool_that_overlaps_a_network_is_refused(engine: PluginEngine) -> 
         await engine.pool("10.20.5.0/24")
 
 
-async def test_pool_that_an_engine_has_requested_is_chosen_for_no_other_network(
-    engine: PluginEngine, core: CoreInProcess
-) -> None:
+async def test_requested_pool_is_chosen_for_no_other_network(engine: PluginEngine, core: CoreInProcess) -> None:
     pool = await engine.pool()
     net = await core.controller.networks.create(NetworkSpec(name="own", driver="bridge"))
     assert net.ipv4

@@ -175,6 +175,50 @@ async def test_change_is_repeated_once_this_host_knows_the_other_one(
     assert refusals == 1 or what == "endpoint"
 
 
+async def test_deletion_is_refused_when_an_absent_host_came_back(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its endpoint could not be deleted as one that counts nowhere, and the network stayed on all hosts."""
+    monkeypatch.setattr(follower, "CATCH_UP", 0.01)
+    one, two = hosts
+    await one.controller.removal.endpoint("net", "web")
+    await one.endpoint("job", owner="cni/x/eth0")
+    await two.in_line()
+    one.shared.cut_off()
+    one.end_lease()
+    await until(lambda: two.names() == [])
+    two.shared.delivers.clear()
+    one.shared.reconnect()
+    await until(lambda: one.joined)
+    await one.in_line()
+    with pytest.raises(Error) as refused:
+        await two.controller.removal.network("net")
+    assert refused.value.kind is Kind.UNAVAILABLE
+    two.shared.delivers.set()
+    for host in hosts:
+        await host.in_line()
+        assert host.names() == ["job"]
+
+
+async def test_repeated_deletion_of_what_is_gone_by_then_succeeds(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = hosts
+    await one.controller.removal.endpoint("net", "web")
+    await two.in_line()
+    two.shared.delivers.clear()
+    await label(one, "a")
+    catch_up = two.controller._context.records.catch_up
+
+    async def too_late() -> None:
+        await one.controller.removal.network("net")
+        two.shared.delivers.set()
+        await catch_up()
+        await two.in_line()
+
+    monkeypatch.setattr(two.controller._context.records, "catch_up", too_late)
+    await two.controller.removal.network("net")
+    assert not two.controller.networks.list(name="net")
+
+
 async def test_container_that_comes_back_claims_its_new_address(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its former attachment could not be released: it was written again, with the claims of its former address."""
     monkeypatch.setattr(work_queue, "FIRST_DELAY", 30.0)  # nothing releases it before the next join

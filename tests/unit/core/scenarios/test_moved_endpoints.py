@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from sandnet.core.replication import peer_replicas, work_queue
 from sandnet.drivers.overlay.driver import OverlayDriver
+from sandnet.errors import Error, Kind
+from sandnet.model import Network
 from tests.support.conditions import until
 from tests.support.hosts_in_process import HostInProcess, several_hosts
 
@@ -106,3 +110,63 @@ async def test_audit_goes_on_after_an_unexpected_failure(
     await one.in_line()
     await one.audit()
     assert one.peers() == before
+
+
+async def test_audit_leaves_alone_what_comes_while_it_compares(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change waits for the audit to end, so the store is ahead of the kernel, and nothing is wrong."""
+    monkeypatch.setattr(peer_replicas, "SLICE", 1)
+    async with several_hosts(tmp_path) as (one, two):
+        await two.network()
+        for name in ("web", "db"):
+            await two.endpoint(name)
+        await two.join("c1", "web")
+        await one.in_line()
+        (network,) = one.controller.networks.list(name="net")
+        cluster = one.controller._context.cluster
+        assert cluster
+        sleep, pauses = asyncio.sleep, 0
+
+        async def joined_in_between(delay: float) -> None:
+            nonlocal pauses
+            pauses += delay == 0
+            if delay == 0 and pauses == 1:
+                revision = cluster.view.revision
+                await two.join("c2", "db")
+                await until(lambda: cluster.view.revision > revision)
+            await sleep(delay)
+
+        caplog.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "sleep", joined_in_between)
+            await one.audit()
+        assert pauses
+        assert not caplog.messages
+        await one.in_line()
+        assert len(one.peers()[network.id]) == 2
+
+
+async def test_audit_gives_peers_that_an_attempt_left_uncertain(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The change of a deleted endpoint failed, and the second attempt failed after it had forgotten the endpoint."""
+    one, two = hosts
+    one.shared.reconnect()
+    await until(lambda: not one.attachments())
+    await one.in_line()
+    failures: list[str] = []
+
+    async def refused(self: OverlayDriver, net: Network, *_: object) -> None:
+        failures.append(net.name)
+        raise Error(Kind.INTERNAL, "broken on purpose")
+
+    follower = one.controller._follower
+    assert follower
+    with monkeypatch.context() as patch:
+        patch.setattr(work_queue, "FIRST_DELAY", 0.01)
+        patch.setattr(OverlayDriver, "change_peers", refused)
+        patch.setattr(OverlayDriver, "set_peers", refused)
+        await two.controller.removal.endpoint("net", "web", force=True)
+        await until(lambda: len(failures) >= 2)
+        await until(lambda: not follower.problems)
+    await one.audit()
+    assert set().union(*one.peers().values()) == set()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import pytest
 
+from sandnet.drivers.overlay.driver import OverlayDriver
 from sandnet.errors import Error, Kind
 from sandnet.model import Network, NetworkOptions, NetworkSpec
 from tests.support.conditions import until
-from tests.support.hosts_in_process import HostInProcess, several_hosts
+from tests.support.hosts_in_process import DRIVER, HostInProcess, several_hosts
 
 Hosts = list[HostInProcess]
 SUBNET: Final = IPv4Network("10.61.0.0/24")
@@ -40,6 +42,26 @@ async def test_chosen_subnets_of_all_hosts_are_in_no_local_network(hosts: Hosts)
     prefixes = [prefix for net in (*own, *shared) for prefix in net.prefixes]
     assert not [(a, b) for a in prefixes for b in prefixes if a is not b and a.overlaps(b)]
     assert not two.controller.health().problems
+
+
+async def test_network_that_is_being_made_here_is_not_found(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = hosts
+    segment = cast(OverlayDriver, two.controller._context.drivers[DRIVER])._segment
+    make, begun, proceed = segment.create_network, asyncio.Event(), asyncio.Event()
+
+    async def slowly(net: Network) -> Network:
+        begun.set()
+        await proceed.wait()
+        return await make(net)
+
+    monkeypatch.setattr(segment, "create_network", slowly)
+    await one.network("all")
+    await begun.wait()
+    with pytest.raises(Error) as refused:
+        two.controller.networks.find("all")
+    assert refused.value.kind is Kind.NOT_FOUND
+    proceed.set()
+    await until(lambda: two.controller.networks.list(name="all"))
 
 
 async def test_requested_subnet_of_a_local_network_elsewhere(hosts: Hosts) -> None:
