@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sandnet.core.cluster.shared_values import endpoint_claims, network_claims
+from sandnet.core.cluster.view import Held
 from sandnet.core.state.schema import CLAIMS, endpoint_key, name_claim, network_key
 from sandnet.core.state.shared_writer import CHANGED_ELSEWHERE, CLAIMED_ELSEWHERE
 from sandnet.errors import Error, Kind
@@ -33,6 +34,13 @@ def network_in_use(network: Network, endpoints: Sequence[str]) -> Error:
     """Return the refusal to delete a network that has endpoints, which are given by name."""
     message = f"network {network.name} has active endpoints: {', '.join(endpoints) or 'of another host'}"
     return Error(Kind.IN_USE, message, "delete its endpoints first", "network_in_use")
+
+
+def endpoint_in_use(endpoint: Endpoint, containers: Sequence[Held]) -> Error:
+    """Return the refusal to delete an endpoint that has these containers on other hosts."""
+    users = [f"{held.key.container_id} on host {held.key.host}" for held in containers]
+    message = f"endpoint {endpoint.name} has active containers: {', '.join(users) or 'on another host'}"
+    return Error(Kind.IN_USE, message, "detach them there first", "endpoint_in_use")
 
 
 def endpoint_taken(endpoint: Endpoint, refused: ConditionFailed) -> Error:

@@ -15,7 +15,13 @@ from msgspec.structs import replace
 from sandnet.core.cluster.attachment_claims import AttachmentClaims, SharedTransaction
 from sandnet.core.cluster.host_membership import HostMembership
 from sandnet.core.cluster.record_format import raising, written_format
-from sandnet.core.cluster.refusals import changed_elsewhere, endpoint_taken, network_in_use, network_taken
+from sandnet.core.cluster.refusals import (
+    changed_elsewhere,
+    endpoint_in_use,
+    endpoint_taken,
+    network_in_use,
+    network_taken,
+)
 from sandnet.core.cluster.shared_values import (
     OWNER_ENDED,
     SharedEndpoint,
@@ -119,7 +125,7 @@ class SharedRecords:
 
     @contextmanager
     def only_here(self, endpoint_id: str) -> Iterator[None]:
-        """Let the removal of an endpoint be that of this host's copy: by now it may count again."""
+        """Remove only this host's copy of an endpoint within the block: its owner's host may be back by now."""
         self._copies.add(endpoint_id)
         try:
             yield
@@ -344,7 +350,7 @@ class SharedRecords:
         except ConditionFailed as refused:
             if refused.at(entry.key) is None:
                 return  # another host deleted it at the same time
-            raise self._endpoint_in_use(endpoint) from refused
+            raise endpoint_in_use(endpoint, self._view.counted(endpoint.id)) from refused
 
     def _is_releasable(self, held: Held) -> bool:
         return held.key.host == self._membership.name or not self._view.counts(held.attachment)
@@ -375,11 +381,6 @@ class SharedRecords:
         if not self._view.revision:
             message = "this host has not reached the shared store yet"
             raise Error(Kind.UNAVAILABLE, message, "repeat the request when it can be reached", "store_unavailable")
-
-    def _endpoint_in_use(self, endpoint: Endpoint) -> Error:
-        users = [f"{held.key.container_id} on host {held.key.host}" for held in self._view.counted(endpoint.id)]
-        message = f"endpoint {endpoint.name} has active containers: {', '.join(users) or 'on another host'}"
-        return Error(Kind.IN_USE, message, "detach them there first", "endpoint_in_use")
 
     def _endpoint_names(self, network_id: str) -> list[str]:
         return [each.endpoint.name for each in map(self._view.endpoint, self._view.endpoint_ids(network_id)) if each]

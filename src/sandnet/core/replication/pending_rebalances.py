@@ -20,7 +20,7 @@ class PendingRebalances:
         self._endpoints.add(endpoint_id)
 
     async def apply(self, endpoint_id: str) -> None:
-        """Rebalance an endpoint, if it was added since that last succeeded; one that is deleted has nothing left to do.
+        """Rebalance an endpoint if it was added after its last successful rebalance; do nothing for a deleted one.
 
         Raises:
             Error: the kernel refuses; the next call tries again.
