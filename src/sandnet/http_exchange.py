@@ -6,6 +6,7 @@ start. The parser here is httptools, that of the daemon.
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from math import inf
@@ -128,7 +129,9 @@ class Answer:
                 self._connection.settimeout(min(_WAIT, max(deadline - time.monotonic(), 0.001)))
                 try:
                     return self._connection.recv(_PIECE)
-                except TimeoutError:
+                except TimeoutError as failure:
+                    if failure.errno == errno.ETIMEDOUT:  # tcp(7), reported once; the end of a wait has no errno
+                        raise ConnectionResetError("the other side's machine no longer responds") from failure
                     if time.monotonic() >= deadline:
                         raise
         finally:

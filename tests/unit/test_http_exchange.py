@@ -161,6 +161,24 @@ def test_answer_that_is_cut_is_a_lost_connection(ends: Ends, body: bytes) -> Non
         answered(ends, OK, body).read()
 
 
+def test_connection_that_the_kernel_gives_up_is_lost() -> None:
+    """The kernel reports that once; after that, the connection looks as if the other side had closed it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours, (theirs, _) = socket.create_connection(server.getsockname()), server.accept()
+    with ours, theirs:
+        theirs.sendall(OK + b"\r\nwor")
+        ours.settimeout(40)
+        answer = Answer(ours)
+        ours.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:  # more than the other side takes: the kernel waits in vain until there is room
+                ours.send(bytes(1 << 16))
+        ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1)  # milliseconds, tcp(7)
+        ours.settimeout(40)
+        with pytest.raises(ConnectionResetError, match="no longer responds"):
+            answer.read()
+
+
 def test_answer_that_does_not_come_times_out(ends: Ends) -> None:
     ends[0].settimeout(0.05)
     with pytest.raises(TimeoutError):
