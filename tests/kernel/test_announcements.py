@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -15,7 +16,10 @@ import pytest
 
 from sandnet.kernel.linux.links import LinuxLinks
 from sandnet.kernel.linux.namespaces import LinuxNamespaces
-from sandnet.kernel.netlink.rtnetlink import mac_bytes
+from sandnet.kernel.linux.pairs import new_pair
+from sandnet.kernel.netlink.rtnetlink import link_header, mac_bytes
+from sandnet.kernel.netlink.socket import Request
+from sandnet.kernel.netlink.uapi.message_numbers import RTM_SETLINK
 from sandnet.kernel.types import Bridge, Veth
 from tests.support.ethernet import BROADCAST, ether, raw
 from tests.support.network_host import Host
@@ -70,6 +74,16 @@ class Segment:
     def leave(self, veth: Veth) -> None:
         self._host.run(self.links.retire, [veth.host_link])
         self._host.run(self.links.reap)
+
+    def neighbour_mac(self, number: int) -> str:
+        """Return the MAC that the host has for an address; empty: none."""
+        shown = self._host.sh("ip", "-j", "neigh", "show", f"10.9.0.{number}", "dev", "snb0")
+        return "".join(each.get("lladdr", "") for each in json.loads(shown))
+
+    def port_of(self, mac: str) -> str:
+        """Return the port that the bridge has for a MAC for as long as the port exists; empty: none."""
+        entries = json.loads(self._host.sh("bridge", "-j", "fdb", "show", "br", "snb0"))
+        return "".join(each["ifname"] for each in entries if each["mac"] == mac and each.get("state") == "static")
 
     def listener(self, key: str = "") -> socket.socket:
         """Return a socket that hears what a sandbox gets, or the bridge."""
@@ -131,6 +145,23 @@ def test_address_of_a_prepared_pair_is_announced(
     after = segment.join("after", 2, is_new=is_new)
     marker = segment.join("marker", 9, mac="02:00:00:00:00:09")
     assert (after.mac in announcing(bridge_listener, until=marker)) == is_new
+
+
+@pytest.mark.parametrize("refused", ["batch of a prepared pair", "batch of a new pair"])
+def test_primary_address_is_announced_after_a_refusal(
+    segment: Segment, bridge_listener: socket.socket, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """The batch inside the sandbox, which has the kernel announce it, is not sent where the host's was refused."""
+    segment.leave(segment.join("before", 2, mac="02:00:00:00:00:02", ipv6=False))
+    if refused == "batch of a prepared pair":
+        segment.pair("after")
+    else:
+        monkeypatch.setattr(new_pair, "port_entries", lambda *_: [Request(RTM_SETLINK, link_header(1 << 30))])
+    after = segment.join("after", 2, ipv6=False, is_new=True)
+    marker = segment.join("marker", 9, mac="02:00:00:00:00:09")
+    assert after.mac in announcing(bridge_listener, until=marker)
+    assert segment.neighbour_mac(2) == after.mac
+    assert segment.port_of(after.mac) == after.host_link
 
 
 def test_address_that_keeps_its_mac_is_not_announced(segment: Segment, bridge_listener: socket.socket) -> None:

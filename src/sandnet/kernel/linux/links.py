@@ -23,7 +23,7 @@ from sandnet.kernel.linux.raw_frames.router_solicitation import solicit_routers
 from sandnet.kernel.linux.service_addresses import await_delivery, place_service_addresses, shared_addresses
 from sandnet.kernel.linux.sysctl import ProcSysctl, set_where_different
 from sandnet.kernel.linux.taps.tap_link import plug_tap
-from sandnet.kernel.netlink.neighbours import change_kept, forgetting, keep_neighbour, port_entries
+from sandnet.kernel.netlink.neighbours import announcement, change_kept, forgetting, keep_neighbour, port_entries
 from sandnet.kernel.netlink.outside_link import plug_outside
 from sandnet.kernel.netlink.renaming import is_pair, rename_back
 from sandnet.kernel.netlink.routes import add_connected
@@ -161,15 +161,21 @@ class LinuxLinks:
         """
         with self._ends(namespace, veth) as ends:
             made = self._ensure_pair(ends, veth)
-            outdated = self._history.outdated(veth) if made or is_new else ()
+            is_new = is_new or made
+            outdated = self._history.outdated(veth) if is_new else ()
             if not (made and set_up_new(ends, veth, outdated)):
-                self._bring_into_line(ends, veth, made=made)
+                self._bring_into_line(ends, veth, outdated, made=made, is_new=is_new)
             place_service_addresses(ends.there, index_of(ends.there, veth.interface), veth)
             self._announce(ends, namespace, veth, outdated)
             await_delivery(ends.here, ends.there, veth)
 
-    def _bring_into_line(self, ends: Ends, veth: Veth, *, made: bool) -> None:
-        """Set up a pair that exists, or one that was just made and that the kernel refuses to set up at once."""
+    def _bring_into_line(
+        self, ends: Ends, veth: Veth, outdated: Sequence[Address], *, made: bool, is_new: bool
+    ) -> None:
+        """Set up a pair that exists, or one that was just made and that the kernel refuses to set up at once.
+
+        Where the kernel refused the host's batch, the one inside was not sent. What was sent is repeated.
+        """
         if not made:
             _update_pair(ends, veth)
         port, inner = index_of(ends.here, veth.host_link), index_of(ends.there, veth.interface)
@@ -189,8 +195,10 @@ class LinuxLinks:
             add_service_address(ends.there, inner, further)
         for request in bridge_entries(inner, veth):
             ends.there.call(*request)
-        if made:
+        if is_new:
             ends.here.batch([*port_entries(port, ends.bridge, mac_bytes(veth.mac), veth.own_addresses)])
+        if announces_itself(veth, outdated):
+            ends.there.call(*announcement(inner, outdated[0]))
 
     def plug_prepared(
         self, namespace: str, prepared: PreparedSandbox, veth: Veth, routes: Sequence[DefaultRoute]
