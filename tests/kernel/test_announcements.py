@@ -14,6 +14,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 import pytest
 
+from sandnet.errors import Error, Kind
 from sandnet.kernel.linux.links import LinuxLinks
 from sandnet.kernel.linux.namespaces import LinuxNamespaces
 from sandnet.kernel.linux.pairs import new_pair
@@ -72,7 +73,10 @@ class Segment:
         os.close(inside)
 
     def leave(self, veth: Veth) -> None:
-        self._host.run(self.links.retire, [veth.host_link])
+        self.retire(veth.host_link)
+
+    def retire(self, host_link: str) -> None:
+        self._host.run(self.links.retire, [host_link])
         self._host.run(self.links.reap)
 
     def neighbour_mac(self, number: int) -> str:
@@ -119,6 +123,11 @@ def announcing(listener: socket.socket, until: Veth) -> set[str]:
     return {mac for mac, _ in counted}
 
 
+def refuse(*_: object) -> None:
+    """Fail as a busy kernel does."""
+    raise Error(Kind.UNAVAILABLE, "the kernel is busy")
+
+
 def test_only_address_with_a_requested_mac_is_announced(segment: Segment, bridge_listener: socket.socket) -> None:
     usual = [segment.join(f"usual{number}", number) for number in (2, 3)]
     chosen = segment.join("chosen", 4, mac="02:00:00:00:00:04")
@@ -131,6 +140,23 @@ def test_address_that_had_another_mac_is_announced(segment: Segment, bridge_list
     before = segment.join("before", 2, mac="02:00:00:00:00:02")
     assert before.mac in announcing(bridge_listener, until=before)
     segment.leave(before)
+    after = segment.join("after", 2)
+    assert after.mac in announcing(bridge_listener, until=after)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_address_is_announced_after_a_join_that_failed(
+    segment: Segment, bridge_listener: socket.socket, monkeypatch: pytest.MonkeyPatch, announced: bool
+) -> None:
+    """Neighbours may have learned the MAC of that join, or still have the one before it."""
+    chosen = "02:00:00:00:00:02"
+    if not announced:
+        segment.leave(segment.join("before", 2, mac=chosen))
+    with monkeypatch.context() as broken:
+        broken.setattr(f"sandnet.kernel.linux.links.{'place_service_addresses' if announced else 'set_up_new'}", refuse)
+        with pytest.raises(Error):
+            segment.join("failed", 2, mac=chosen if announced else "")
+    segment.retire("snvfailed")
     after = segment.join("after", 2)
     assert after.mac in announcing(bridge_listener, until=after)
 

@@ -163,6 +163,7 @@ class LinuxLinks:
             made = self._ensure_pair(ends, veth)
             is_new = is_new or made
             outdated = self._history.outdated(veth) if is_new else ()
+            self._history.doubt(veth)
             if not (made and set_up_new(ends, veth, outdated)):
                 self._bring_into_line(ends, veth, outdated, made=made, is_new=is_new)
             place_service_addresses(ends.there, index_of(ends.there, veth.interface), veth)
@@ -211,6 +212,7 @@ class LinuxLinks:
                 raise not_found("bridge", veth.master)
             ends = Ends(here, there, prepared.namespace, bridge)
             outdated = self._history.outdated(veth)
+            self._history.doubt(veth)
             host, inner = host_batches(prepared, veth, bridge), [*inner_requests(prepared, veth, routes, outdated)]
             try:
                 if not send(here, there, host, inner, self.reap):
@@ -224,11 +226,13 @@ class LinuxLinks:
 
     def plug_outside(self, veth: Veth, *, make: bool) -> None:
         """See :meth:`sandnet.kernel.base.Links.plug_outside`."""
+        self._history.doubt(veth)
         plug_outside(veth, make=make, reap=self.reap)
         self._history.record(veth)
 
     def plug_tap(self, veth: Veth) -> None:
         """See :meth:`sandnet.kernel.base.Links.plug_tap`."""
+        self._history.doubt(veth)
         plug_tap(veth, veth.tap or TapOptions(), self.reap)
         self._history.record(veth)
 

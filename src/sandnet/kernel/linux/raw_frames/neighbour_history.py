@@ -29,7 +29,7 @@ class NeighbourHistory:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._bridges: dict[str, dict[Address, bytes]] = {}
-        """By bridge: addresses whose last MAC does not follow from them."""
+        """By bridge: addresses whose last MAC does not follow from them, and that MAC; empty: it is in doubt."""
 
     def begin(self, bridge: str) -> None:
         """Remember a bridge that was just made, for a network that no sandbox has been on."""
@@ -48,17 +48,31 @@ class NeighbourHistory:
             last = self._bridges.get(veth.master)
             if last is None:
                 return veth.own_addresses
-            return tuple(each for each in veth.own_addresses if (last.get(each) or _default_mac(each)) != mac)
+            return tuple(each for each in veth.own_addresses if last.get(each, _default_mac(each)) != mac)
 
-    def record(self, veth: Veth) -> None:
-        """Remember the addresses that an interface answers for."""
+    def doubt(self, veth: Veth) -> None:
+        """Let neighbours remember any MAC, until ``record``, for addresses whose MAC an interface is about to change.
+
+        Some neighbours may have learned the MAC of an interface whose set-up fails. So the next interface with such an
+        address announces it, whatever its MAC is.
+        """
         mac = mac_bytes(veth.mac)
-        shared = [service.ip for service in (veth.service, veth.service_ipv6) if service and veth.holder]
         with self._lock:
             last = self._bridges.get(veth.master)
             if last is None:
                 return
-            for address in (*veth.own_addresses, *shared):
+            last.update((each, b"") for each in _answered(veth) if last.get(each, _default_mac(each)) != mac)
+            if len(last) > MOST_ADDRESSES:
+                del self._bridges[veth.master]
+
+    def record(self, veth: Veth) -> None:
+        """Remember the addresses that an interface answers for."""
+        mac = mac_bytes(veth.mac)
+        with self._lock:
+            last = self._bridges.get(veth.master)
+            if last is None:
+                return
+            for address in _answered(veth):
                 if mac == _default_mac(address):
                     last.pop(address, None)
                 else:
@@ -66,6 +80,12 @@ class NeighbourHistory:
             # The addresses of a guest behind a tap inside the sandbox are not known here.
             if veth.inner_tap or len(last) > MOST_ADDRESSES:
                 del self._bridges[veth.master]
+
+
+def _answered(veth: Veth) -> tuple[Address, ...]:
+    """Return the addresses that an interface answers for."""
+    shared = (service.ip for service in (veth.service, veth.service_ipv6) if service and veth.holder)
+    return (*veth.own_addresses, *shared)
 
 
 def _default_mac(address: Address) -> bytes:

@@ -43,6 +43,21 @@ def test_address_that_had_another_mac_is_outdated_until_recorded(history: Neighb
     assert history.outdated(OTHER_MAC) == OWN
 
 
+@pytest.mark.parametrize("started", [VETH, OTHER_MAC])
+def test_address_is_outdated_after_a_set_up_that_failed(history: NeighbourHistory, started: Veth) -> None:
+    """Whichever MAC comes next: the one that failed, or the one before."""
+    history.record(OTHER_MAC if started is VETH else VETH)
+    history.doubt(started)
+    assert history.outdated(VETH) == history.outdated(OTHER_MAC) == OWN
+    history.record(started)
+    assert history.outdated(started) == ()
+
+
+def test_set_up_that_changes_no_mac_leaves_no_doubt(history: NeighbourHistory) -> None:
+    history.doubt(VETH)
+    assert history.outdated(VETH) == ()
+
+
 def test_ipv6_address_without_its_mac_is_outdated(history: NeighbourHistory) -> None:
     chosen = VETH._replace(address_ipv6=IPv6Interface("fd09::2/64"))
     assert history.outdated(chosen) == (IPv6Address("fd09::2"),)
@@ -73,5 +88,12 @@ def test_many_macs_end_what_is_known(history: NeighbourHistory, monkeypatch: pyt
     assert history.outdated(VETH._replace(address=None, address_ipv6=None)) == ()
     further = VETH._replace(address=None, address_ipv6=None, additional_addresses=(IPv4Address("10.9.0.8"),))
     history.record(further)
+    third = VETH._replace(address=IPv4Interface("10.9.0.3/24"), mac="02:42:0a:09:00:03", address_ipv6=None)
+    assert history.outdated(third) == (IPv4Address("10.9.0.3"),)
+
+
+def test_many_failed_set_ups_end_what_is_known(history: NeighbourHistory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbour_history, "MOST_ADDRESSES", 1)
+    history.doubt(OTHER_MAC)
     third = VETH._replace(address=IPv4Interface("10.9.0.3/24"), mac="02:42:0a:09:00:03", address_ipv6=None)
     assert history.outdated(third) == (IPv4Address("10.9.0.3"),)
