@@ -86,8 +86,6 @@ class HostMembership:
         self._alive: bytes = b""
         self.number = 0
         """Number of the host's lease; 0: it has none."""
-        self._claimed = 0
-        """Number of the lease for which all attachments were claimed last."""
         self._lease = 0
         self._lasts_until = 0.0
         """End of the lease by ``CLOCK_BOOTTIME``."""
@@ -102,7 +100,7 @@ class HostMembership:
         self._problem = ""
         self._refusal: Error | None = None
         """Why the store has refused the latest attempt to join, or to renew the lease."""
-        self._renewed: Callable[[], Awaitable[None]] | None = None
+        self._on_joined: Callable[[], Awaitable[None]] | None = None
 
     @property
     def name(self) -> str:
@@ -139,13 +137,13 @@ class HostMembership:
             )
         return found
 
-    def start(self, renewed: Callable[[], Awaitable[None]]) -> None:
+    def start(self, joined: Callable[[], Awaitable[None]]) -> None:
         """Join, and keep the lease alive until :meth:`close`.
 
         Args:
-            renewed: called each time the host has a new lease: all its attachments have to be claimed again.
+            joined: called each time the host has become a member: attachments may have to be claimed again.
         """
-        self._renewed = renewed
+        self._on_joined = joined
         self._loop = asyncio.create_task(self._keep())
 
     def check(self) -> None:
@@ -295,7 +293,7 @@ class HostMembership:
     # The lease.
 
     async def _keep(self) -> None:
-        """Join, then renew the lease at a third of its time; with a new lease, claim again."""
+        """Join and claim again, then renew the lease at a third of its time."""
         delay = RETRY[0]
         while True:
             try:
@@ -303,9 +301,8 @@ class HostMembership:
                 if not is_member:
                     await self._enter()
                     delay = RETRY[0]
-                    if self._claimed != self.number and self._renewed:
-                        await self._renewed()
-                    self._claimed = self.number
+                    if self._on_joined:  # with a kept lease too: nothing was claimed while it was no member
+                        await self._on_joined()
                 await self._renew()
                 if is_member:
                     await self._publish_host()  # after the renewal: a full store refuses this, and renews

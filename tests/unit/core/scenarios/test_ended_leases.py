@@ -61,6 +61,27 @@ async def test_daemon_without_a_first_answer_claims_again(hosts: Hosts, fault: W
     await until(lambda: two.elsewhere(endpoint) == [("h1", "c1")], BEFORE_AN_AUDIT)
 
 
+async def test_containers_are_claimed_again_in_a_restored_store(hosts: Hosts) -> None:
+    """The backup has an earlier fencing number. So the new lease has the number of the last one."""
+    one, two = hosts
+    endpoint = one.attachments()[0].endpoint_id
+    one.end_lease()
+    backup = one.cluster.contents.snapshot("")
+    await until(lambda: one.joined and two.elsewhere(endpoint) == [("h1", "c1")], BEFORE_AN_AUDIT)
+    reachable = asyncio.Event()
+
+    async def until_reachable() -> None:
+        await reachable.wait()
+
+    one.pace = until_reachable
+    one.end_lease()
+    one.cluster.restore(backup)
+    await until(lambda: two.elsewhere(endpoint) == [], BEFORE_AN_AUDIT)
+    await one.in_line()  # as far as a host without a lease can be
+    reachable.set()
+    await until(lambda: two.elsewhere(endpoint) == [("h1", "c1")], BEFORE_AN_AUDIT)
+
+
 async def test_late_removal_of_a_copy_spares_an_endpoint_that_is_back(
     hosts: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
