@@ -18,8 +18,8 @@ _PIECE: Final = 1 << 16
 _MAX_HEAD: Final = 1 << 16
 """Limit of bytes before the end of the headers."""
 _WAIT: Final = 1.0
-"""Seconds of one wait. A signal that arrives just before a system call begins does not end it, and Python calls its
-handler after it: without limit, an interrupted reader of a silent connection would go on until its timeout."""
+"""Longest single wait in seconds. A signal that arrives just before ``recv`` begins does not interrupt it, and Python
+runs the handler only after ``recv`` returns. Without this limit, Ctrl-C would wait for the connection's own timeout."""
 _DELIMITERS: Final = ("content-length", "transfer-encoding")
 """Headers that say where a body ends; without them it ends with the connection (RFC 9112, 6.3)."""
 

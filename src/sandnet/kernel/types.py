@@ -244,8 +244,8 @@ class Bridge(NamedTuple):
     """Kernel parameters, as paths below ``/proc/sys``, and their values. They are set before the bridge is up: IPv6 may
     be off for new links, which then take no IPv6 address."""
     new: bool = False
-    """No sandbox has been on the network, and none can send from addresses that are not its own: what neighbours on a
-    bridge that is made now may remember is known (``NeighbourHistory``)."""
+    """Whether the network is new and no sandbox can send from a foreign address. Then a bridge that is made now has no
+    neighbours with old entries (``NeighbourHistory``)."""
 
 
 class BridgeRoute(NamedTuple):

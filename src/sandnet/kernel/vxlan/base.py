@@ -53,8 +53,8 @@ class VxlanPort(NamedTuple):
     closed: bool = True
     """Whether it is up, learns no senders, is flooded with nothing, and the bridge answers for what is behind it."""
     gro_flush_timeout: int = 0
-    """Nanoseconds for which the kernel may hold segments of a stream that arrive, to join them; where sysfs does not
-    have the link, it holds none. Not part of what is found."""
+    """Nanoseconds for which the kernel may hold segments of a stream that arrive, to join them. It stays 0 where sysfs
+    does not show the link. It is not read back when the port is compared."""
 
 
 class PeerEntries(NamedTuple):
