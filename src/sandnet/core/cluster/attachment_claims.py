@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from sandnet.core.cluster.host_membership import HostMembership
@@ -142,7 +143,7 @@ class AttachmentClaims:
             transaction.conditions.append(Absent(holder.key))  # refused, with the holder in the refusal
 
     async def update(self, before: Attachment, after: Attachment) -> None:
-        """Write what has changed of an attachment of this host, and claim the address if it is the holder now."""
+        """Write what has changed of an attachment of this host; claim the address for a new holder, free a former's."""
         known = self._view.attachment(self._key(after))
         if known is None:
             return  # deleted by another host: the follower of the watch decides
@@ -159,6 +160,15 @@ class AttachmentClaims:
                 transaction.changes.append(put)  # a release that was prepared before is refused
         if transaction.changes:
             await self._membership.transact(*transaction)
+        if before.holder and not after.holder:
+            await self._free_address(known.key)
+
+    async def _free_address(self, key: AttachmentKey) -> None:
+        """Let any attachment claim the endpoint's address that this one has, and could not set up."""
+        holder = self._view.holder(key.endpoint_id)
+        if holder and holder.value.decode() == str(key):
+            with suppress(ConditionFailed):  # another host has claimed it since
+                await self._membership.transact([Delete(holder.key)], [HasValue(holder.key, holder.value)])
 
     async def released(self, attachment: Attachment) -> None:
         """Release what a container had. While the store is away this waits for the follower's next audit."""

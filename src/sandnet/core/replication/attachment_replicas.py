@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -25,6 +27,17 @@ from sandnet.model.remote_attachment import RemoteAttachment
 
 _log = logging.getLogger(__name__)
 
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 10.0
+"""Seconds from a failed takeover of an address to the next; they double from the first to the longest. Each attempt
+changes the shared store, so without a pause the watch of that would lead to the next one at once."""
+
+
+class _FailedTakeover(NamedTuple):
+    until: float
+    pause: float
+    failure: Error
+
 
 class AttachmentReplicas:
     """Keeps names, peers and balancing up to date with other hosts' containers, and claims this host's own again."""
@@ -45,6 +58,8 @@ class AttachmentReplicas:
         _, self._view, self._membership, self._shared = cluster
         self._peers, self._locks, self._leases, self._resolver_sync = peers, locks, leases, resolver_sync
         self._sandboxes, self._backends, self._rebalances = sandboxes, backends, rebalances
+        self._failed: dict[str, _FailedTakeover] = {}
+        """By endpoint: its address could not be taken over a moment ago."""
 
     async def sync(self, endpoint_id: str, endpoint: Endpoint | None) -> None:
         """Bring the attachments to an endpoint into line; ``None``: it is not on this host."""
@@ -58,6 +73,8 @@ class AttachmentReplicas:
             await self._sync_own(endpoint_id)
             if network and endpoint:
                 await self._sync_holder(network, endpoint)
+        if endpoint is None:
+            self._failed.pop(endpoint_id, None)
 
     # Those of other hosts.
 
@@ -131,14 +148,42 @@ class AttachmentReplicas:
         """Take the endpoint's address over when the host is away that had it. One of several hosts does.
 
         Also finish that where it failed after the address was claimed.
+
+        Raises:
+            Error: no backend of this host could take it, now or shortly before, and none of another one has.
         """
-        if self._backends.ready(endpoint) and (not self._view.is_held(endpoint.id) or self._unfinished(endpoint)):
-            async with self._locks.hold(f"endpoint/{endpoint.id}"):
-                for candidate in self._unfinished(endpoint):
-                    await self._backends.take_over(network, endpoint, candidate)
-                for candidate in self._backends.ready(endpoint):
-                    if not self._view.is_held(endpoint.id) and await self._shared.attachments.claim_address(candidate):
-                        await self._backends.take_over(network, endpoint, candidate)
+        if not self._backends.ready(endpoint) or not self._is_unanswered(endpoint):
+            self._failed.pop(endpoint.id, None)
+            return
+        failed = self._failed.get(endpoint.id)
+        if failed and time.monotonic() < failed.until:
+            raise failed.failure.with_traceback(None)
+        async with self._locks.hold(f"endpoint/{endpoint.id}"):
+            failure = await self._take_over(network, endpoint)
+            if failure and self._is_unanswered(endpoint):
+                pause = min(failed.pause * 2, LONGEST_PAUSE) if failed else FIRST_PAUSE
+                self._failed[endpoint.id] = _FailedTakeover(time.monotonic() + pause, pause, failure)
+                raise failure
+
+    def _is_unanswered(self, endpoint: Endpoint) -> bool:
+        return not self._view.is_held(endpoint.id) or bool(self._unfinished(endpoint))
+
+    async def _take_over(self, network: Network, endpoint: Endpoint) -> Error | None:
+        """Let the first possible backend answer for the address; return the first failure of those before it."""
+        first: Error | None = None
+        unfinished = self._unfinished(endpoint)
+        others = [each for each in self._backends.ready(endpoint) if each not in unfinished]
+        for candidate in (*unfinished, *others):
+            if candidate in others and (
+                self._view.is_held(endpoint.id) or not await self._shared.attachments.claim_address(candidate)
+            ):
+                continue
+            try:
+                await self._backends.take_over(network, endpoint, candidate)
+            except Error as failure:
+                _log.warning("%s cannot take over %s: %s", candidate.container_id, endpoint.name, failure)
+                first = first or failure
+        return first
 
     def _unfinished(self, endpoint: Endpoint) -> list[Attachment]:
         """Return the attachment of this host that has the endpoint's address in the store, and not here; or none."""
