@@ -145,7 +145,7 @@ class Deletion:
     async def network_within(self, network_id: str, *, force: bool = False) -> None:
         """Delete a network as :meth:`network` does, as part of an operation in progress."""
         net = self._networks.get(network_id)
-        if net.predefined:
+        if net.predefined and net.phase is not Phase.REMOVING:  # else its creation failed, and so did the rollback
             raise Error(Kind.PROTECTED, f"network {net.name} is predefined and cannot be deleted", code="predefined")
         with self._closing(network_id, force):
             while not await self._try_network(network_id, force):

@@ -11,6 +11,7 @@ import pytest
 from sandnet.core.recovery import garbage_collector
 from sandnet.core.state.schema import Record
 from sandnet.errors import Error, Kind
+from sandnet.model import NetworkSpec
 from tests.support.conditions import until
 from tests.support.core_in_process import CoreInProcess, mapping
 
@@ -137,6 +138,20 @@ async def test_what_cannot_be_removed_is_a_problem_until_it_can(core: CoreInProc
     assert problem.startswith("container c1 is left of a failed change: ")
     await core.controller._garbage.collect()
     assert core.controller.health().status == "ok"
+
+
+async def test_predefined_network_that_failed_is_removed(core: CoreInProcess) -> None:
+    """A deletion of it was refused as that of a predefined network."""
+    core.kernel.fail_on("links.ensure_bridge", BROKEN)
+    core.kernel.fail_on("links.remove_addresses", BROKEN)
+    with pytest.raises(Error):
+        await core.controller.networks.create(NetworkSpec(name="docker0", driver="bridge"), predefined=True)
+    (left,) = core.controller._context.records.networks_named("docker0")
+    assert (left.predefined, left.phase) == (True, "removing")
+    await collect(core)
+    assert core.controller._garbage.problems == []
+    assert phases(core) == {"ready"}
+    assert not core.controller._context.records.networks_named("docker0")
 
 
 async def test_change_in_progress_is_left_alone(core: CoreInProcess) -> None:
