@@ -297,7 +297,20 @@ class Endpoints:
                 async with self._context.locks.hold(f"endpoint/{leftover.id}"):
                     current = self._records.endpoint(leftover.id)
                     if current and current.phase is not Phase.READY:
-                        await self.remove(network, current)
+                        await self._remove_leftover(network, current)
+
+    async def _remove_leftover(self, network: Network, endpoint: Endpoint) -> None:
+        """Remove what is half-way; its lock is held.
+
+        Raises:
+            Error: among others ``IN_USE``: containers of other hosts have joined it; the follower makes it ready again.
+        """
+        try:
+            await self.remove(network, endpoint)
+        except Error as failure:
+            if failure.kind is Kind.IN_USE:  # the follower leaves alone what is still being created
+                await self._records.commit(put=[replace(endpoint, phase=Phase.REMOVING)])
+            raise
 
     async def _roll_back(self, network: Network, endpoint: Endpoint, *, force: bool) -> None:
         """Remove what a failed create has made.

@@ -4,7 +4,9 @@ A change that fails is rolled back. Where the rollback fails too (the disk is fu
 keeps its phase, and names what has to be removed. The next request for the same object finishes that, and so does the
 next start. Where neither comes, this does.
 
-Networks that all hosts share, and their endpoints, are left to the follower of the shared store (``core/replication``).
+Of what all hosts share, this removes what is still being created: an endpoint for all hosts, since the shared store may
+have it, and a network on this host alone. The follower of the shared store (``core/replication``) makes the network
+again if the store has it, and finishes what is being removed: it knows whether other hosts use it.
 """
 
 from __future__ import annotations
@@ -94,14 +96,14 @@ class GarbageCollector:
         yield from (each for each in self._records.attachments() if each.phase is not Phase.READY)
         yield from (each for each in self._records.sandboxes() if each.phase is not Phase.READY)
         for endpoint in self._records.endpoints():
-            if endpoint.phase is not Phase.READY and not self._is_shared(self._records.network(endpoint.network_id)):
+            if self._is_left(endpoint.phase, self._records.network(endpoint.network_id)):
                 yield endpoint
-        yield from (
-            net for net in self._records.networks() if net.phase is not Phase.READY and not self._is_shared(net)
-        )
+        yield from (net for net in self._records.networks() if self._is_left(net.phase, net))
 
-    def _is_shared(self, network: Network | None) -> bool:
-        return network is not None and self._networks.scope(network) == "global"
+    def _is_left(self, phase: Phase, network: Network | None) -> bool:
+        """Return whether this, not the follower of the shared store, removes what is in that phase."""
+        is_shared = network is not None and self._networks.scope(network) == "global"
+        return phase is Phase.CREATING or (phase is Phase.REMOVING and not is_shared)
 
     async def _try(self, record: Record) -> str:
         """Remove what a record names; return why that is not possible, or the empty string."""

@@ -120,7 +120,7 @@ async def roll_back(what: str, removal: Coroutine[Any, Any, object]) -> None:
     """Remove what a failed change has made.
 
     The change's own error is the one to report, so a failure here is only logged: the record stays, and garbage
-    collection removes what it names.
+    collection removes what it names. Of what all hosts share, the follower of the shared store may do that.
     """
     try:
         await removal

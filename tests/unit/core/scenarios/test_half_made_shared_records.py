@@ -1,0 +1,155 @@
+"""Changes of what all hosts share that fail on a full disk: no host keeps a half, once there is room again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from sandnet.errors import Error
+from sandnet.model import Endpoint, Network
+from tests.support.core_in_process import MoodyStore, mapping
+from tests.support.hosts_in_process import HostInProcess, several_hosts
+
+Hosts = list[HostInProcess]
+COMMITS = 4
+"""More than any of the changes has."""
+
+
+@pytest.fixture
+async def hosts(tmp_path: Path) -> AsyncIterator[Hosts]:
+    """Two hosts, with an endpoint that has a port; the store of the first one can be full."""
+    async with several_hosts(tmp_path) as found:
+        one, two = found
+        await one.stop()
+        one.lose_state()
+        one.store = MoodyStore()
+        await one.start()
+        await one.network()
+        await one.endpoint("old", port_mapping=(mapping(8081),))
+        await two.in_line()
+        yield found
+
+
+async def create_endpoint(host: HostInProcess) -> object:
+    return await host.endpoint("web", port_mapping=(mapping(8080),))
+
+
+async def create_network(host: HostInProcess) -> object:
+    return await host.network("new")
+
+
+async def delete_endpoint(host: HostInProcess) -> None:
+    await host.controller.removal.endpoint("net", "old")
+
+
+CHANGES = [create_endpoint, create_network, delete_endpoint]
+
+
+def state(host: HostInProcess) -> list[tuple[str, str]]:
+    """The names and phases of all networks and endpoints of a host."""
+    records = host.controller._context.records
+    found: list[Network | Endpoint] = [*records.networks(), *records.endpoints()]
+    return sorted((each.name, each.phase.value) for each in found)
+
+
+async def collect(hosts: Hosts) -> None:
+    """Let two collections pass on the first host, and what follows from them on all."""
+    for _ in range(2):
+        await hosts[0].controller._garbage.collect()
+    for host in hosts:
+        await host.in_line()
+
+
+def assert_agreed(hosts: Hosts) -> None:
+    """Require that nothing is half-way, and that all hosts have the same; with their ports, which they also hold."""
+    one, two = hosts
+    assert state(one) == state(two)
+    assert {phase for _, phase in state(one)} == {"ready"}
+    ports = [port.host_port for each in one.controller._context.records.endpoints() for port in each.ports]
+    assert sorted(port for _, _, port in one.kernel.host.held) == sorted(ports)
+    assert (one.controller.health().problems, two.controller.health().problems) == ((), ())
+
+
+def limit(host: HostInProcess, room: int | None) -> None:
+    """Let the disk of a host have room for some more commits; ``None``: for any number."""
+    assert isinstance(host.store, MoodyStore)
+    host.store.room = room
+
+
+@pytest.mark.parametrize("room", range(COMMITS))
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+async def test_hosts_agree_after_a_change_on_a_full_disk(
+    hosts: Hosts, change: Callable[[HostInProcess], Awaitable[object]], room: int
+) -> None:
+    one, _ = hosts
+    limit(one, room)
+    refused = False
+    try:
+        await change(one)
+    except Error:
+        refused = True
+    limit(one, None)
+    await collect(hosts)
+    assert_agreed(hosts)
+    if refused and change is create_endpoint:
+        assert not [name for name, _ in state(one) if name == "web"]
+
+
+@pytest.mark.parametrize("change", [create_endpoint, create_network], ids=lambda change: change.__name__)
+async def test_refused_creation_on_a_full_disk_leaves_nothing(
+    hosts: Hosts, change: Callable[[HostInProcess], Awaitable[object]]
+) -> None:
+    """The shared store is away, so no other host ever saw it."""
+    one, _ = hosts
+    before = state(one)
+    limit(one, 1)
+    one.shared.cut_off()
+    with pytest.raises(Error):
+        await change(one)
+    assert "creating" in {phase for _, phase in state(one)}
+    one.shared.reconnect()
+    limit(one, None)
+    await collect(hosts)
+    assert_agreed(hosts)
+    assert state(one) == before
+
+
+async def test_half_made_endpoint_that_others_use_stays(hosts: Hosts) -> None:
+    """Its host refused to show it, and to delete it, and held its port."""
+    one, two = hosts
+    limit(one, 1)
+    with pytest.raises(Error):
+        await create_endpoint(one)
+    limit(one, None)
+    await two.in_line()
+    await two.join("c2", "web")
+    await collect(hosts)
+    await one.in_line()
+    assert one.names() == two.names() == ["old", "web"]
+    await one.controller._garbage.collect()
+    await two.leave("c2", "web")
+    await one.in_line()
+    assert_agreed(hosts)
+    await one.controller.removal.endpoint("net", "web")
+    await two.in_line()
+    assert one.names() == two.names() == ["old"]
+    assert_agreed(hosts)
+
+
+async def test_half_made_endpoint_goes_once_the_store_answers(hosts: Hosts) -> None:
+    one, _ = hosts
+    before = state(one)
+    limit(one, 1)
+    with pytest.raises(Error):
+        await create_endpoint(one)
+    limit(one, None)
+    one.shared.cut_off()
+    for _ in range(2):
+        await one.controller._garbage.collect()
+    assert [each for each in one.controller._garbage.problems if each.startswith("endpoint web is left")]
+    one.shared.reconnect()
+    await collect(hosts)
+    assert_agreed(hosts)
+    assert state(one) == before
