@@ -44,7 +44,8 @@ PATIENCE, INTERVAL = 20.0, 0.1
 """Seconds for which a patient client repeats a request, and from one attempt to the next."""
 REPEATABLE = "the request can be repeated when the store answers again"
 """The hint of a command that was refused because the store did not answer in time."""
-PASSING = {"store_unavailable", "lease_ended"}
+OUTCOME_UNKNOWN = "outcome_unknown"
+PASSING = {"store_unavailable", "lease_ended", OUTCOME_UNKNOWN}
 """Codes of refusals that pass when the machine is less busy; their hints are to repeat the request."""
 
 
@@ -60,14 +61,23 @@ def refusal(change: Callable[[], object]) -> RefusedError:
 
 
 class PatientApi(Api):
-    """Repeats what is refused because the store did not answer in time: a machine may be busy for seconds."""
+    """Repeats what is refused because the store did not answer in time: a machine may be busy for seconds.
+
+    An attempt whose outcome is unknown may have been carried out. The next one shows that, by what it finds.
+    """
 
     def _call(self, method: str, path: str, **how: JSON) -> JSON:
-        end = time.monotonic() + PATIENCE
+        end, is_unknown = time.monotonic() + PATIENCE, False
         while True:
             try:
                 return super()._call(method, path, **how)
             except RefusedError as refused:
+                if is_unknown and method == "DELETE" and refused.status == 404:
+                    return None
+                if is_unknown and method == "POST" and refused.code == "name_taken":
+                    (found,) = super()._call("GET", path, params={"name": how["json"]["name"]})
+                    return found["id"]
+                is_unknown = is_unknown or refused.code == OUTCOME_UNKNOWN
                 if refused.code not in PASSING or time.monotonic() > end:
                     raise
             time.sleep(INTERVAL)
