@@ -204,10 +204,8 @@ class Networks:
         """
         for _ in range(PLANS):
             others = self._records.networks()
-            # a requested subnet may be that of a pool: the engine that has it creates the network
-            pools = [] if requested.options.subnet else self._context.engine_records.pool_networks()
             try:
-                net = await driver.plan(requested, [*others, *pools] if pools else others)
+                net = await driver.plan(requested, [*others, *self._pools_beside(requested)])
             except Error as failure:
                 if failure.kind is Kind.CONFLICT and self._records.networks() != others:
                     continue
@@ -218,6 +216,15 @@ class Networks:
                 return net
         message = f"other hosts make networks all the time, and network {requested.name} finds no place beside them"
         raise Error(Kind.CONFLICT, message, "repeat the request", CLAIMED_ELSEWHERE)
+
+    def _pools_beside(self, requested: Network) -> Sequence[Network]:
+        """Return the IPv4 pools of engines if a subnet is chosen. A requested one may be that of the engine's network.
+
+        IPv6 subnets are chosen at random (RFC 4193).
+        """
+        if requested.options.subnet or requested.options.bridge_address:
+            return ()
+        return [net for net in self._context.engine_records.pool_networks() if net.ipv4]
 
     def _made_since(self, others: Sequence[Network]) -> Sequence[Network]:
         """Return the networks that are here and not among these."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import AsyncIterator
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from sandnet.api.plugin.asgi import MEDIA_TYPE
 from sandnet.api.plugin.handlers import VERBS
 from sandnet.config import Config
 from sandnet.errors import Error
-from sandnet.model import EndpointSpec, NetworkSpec
+from sandnet.model import EndpointSpec, NetworkOptions, NetworkSpec
 from tests.support.core_in_process import CoreInProcess
 from tests.support.plugin_engine import GATEWAY, PluginEngine, Refused
 
@@ -122,6 +122,15 @@ async def test_requested_pool_is_chosen_for_no_other_network(engine: PluginEngin
     assert net.ipv4
     assert str(net.ipv4.prefix) != pool
     await engine.network(pool)
+
+
+async def test_requested_ipv6_subnet_may_be_that_of_a_pool(engine: PluginEngine, core: CoreInProcess) -> None:
+    """An engine's network without IPv4 requests no other subnet."""
+    pool = IPv6Network(await engine.pool("fd00:24::/64", v6=True))
+    options = NetworkOptions(ipv6=True, subnet_ipv6=pool)
+    net = await core.controller.networks.create(NetworkSpec(name="own", driver="bridge", options=options))
+    assert net.ipv6
+    assert net.ipv6.prefix == pool
 
 
 async def test_released_pool_can_be_requested_by_another(engine: PluginEngine) -> None:
