@@ -122,7 +122,7 @@ class AttachmentClaims:
             return False
         transaction = SharedTransaction([], [Present(key.key, held.entry.revision)])
         self._claim_holder(transaction, key)
-        transaction.changes.append(Put(key.key, held.entry.value))  # a release that was prepared before is refused
+        transaction.changes.append(Put(key.key, held.entry.value))  # of a new revision: an older release is refused
         try:
             await self._membership.transact(*transaction, claims=True)
         except ConditionFailed:
@@ -157,7 +157,7 @@ class AttachmentClaims:
         if after.holder and not before.holder:
             self._claim_holder(transaction, known.key)
             if shared == was:
-                transaction.changes.append(put)  # a release that was prepared before is refused
+                transaction.changes.append(put)  # of a new revision: an older release is refused
         if transaction.changes:
             await self._membership.transact(*transaction)
         if before.holder and not after.holder:

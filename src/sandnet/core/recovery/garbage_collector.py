@@ -30,7 +30,8 @@ from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 _log = logging.getLogger(__name__)
 
 INTERVAL: Final = 15.0
-"""Seconds from one collection to the next. What is half-way in two of them, unchanged, was left."""
+"""Seconds from one collection to the next. A record that is half-way and unchanged in two of them was left by a failed
+change."""
 
 
 class GarbageCollector:
