@@ -76,6 +76,14 @@ async def test_create_during_rollback_of_the_same_name_undoes_it_once(core: Core
     assert store.forgotten == 1
 
 
+async def test_containers_with_a_common_prefix_join_at_once(core: CoreInProcess) -> None:
+    names = [f"e{number}" for number in range(6)]
+    for name in names:
+        await core.endpoint(name)
+    made = await asyncio.gather(*(core.join(f"0123456789ab{name}", name) for name in names))
+    assert len({sandbox.key for sandbox in made}) == len(names)
+
+
 async def test_concurrent_restore_of_many_networks_writes_the_files(
     core: CoreInProcess,
 ) -> None:
