@@ -237,14 +237,10 @@ def _ignoring_foreign(path: str) -> Iterator[None]:
 @contextmanager
 def _opened(root: str, directories: Sequence[str], *, make: bool) -> Iterator[int]:
     """Yield a descriptor of the directory ``root/directories…``. The root itself is trusted: the operator chose it."""
-    if make:
-        os.makedirs(root, mode=0o755, exist_ok=True)
-    current = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    current = _open_root(root, make=make)
     try:
         for name in directories:
-            if make:
-                _mkdir(current, name)
-            below = os.open(name, _DIRECTORY, dir_fd=current)
+            below = _open_below(current, name, make=make)
             os.close(current)
             current = below
         yield current
@@ -252,11 +248,26 @@ def _opened(root: str, directories: Sequence[str], *, make: bool) -> Iterator[in
         os.close(current)
 
 
-def _mkdir(parent: int, name: str) -> None:
+def _open_root(root: str, *, make: bool) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     try:
+        return os.open(root, flags)
+    except FileNotFoundError:
+        if not make:
+            raise
+    os.makedirs(root, mode=0o755, exist_ok=True)
+    return os.open(root, flags)
+
+
+def _open_below(parent: int, name: str, *, make: bool) -> int:
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=parent)
+    except FileNotFoundError:
+        if not make:
+            raise
+    with suppress(FileExistsError):
         os.mkdir(name, 0o755, dir_fd=parent)
-    except FileExistsError:
-        return
+    return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
 def _unlink(parent: int, name: str) -> None:
@@ -306,13 +317,29 @@ def _is_there(parent: int, name: str) -> bool:
 
 def _replace(parent: int, name: str, content: bytes, mode: int) -> None:
     temporary = _temporary_name(name)
-    _unlink(parent, temporary)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=parent)
+    fd = _create(parent, temporary, mode)
     try:
-        with os.fdopen(fd, "wb") as file:
+        try:
             os.fchmod(fd, mode)
-            file.write(content)
+            _write_all(fd, content)
+        finally:
+            os.close(fd)
         os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
     except BaseException:
         _unlink(parent, temporary)
         raise
+
+
+def _create(parent: int, name: str, mode: int) -> int:
+    """Create a file; replace one that an interrupted write has left."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, mode, dir_fd=parent)
+    except FileExistsError:
+        _unlink(parent, name)
+    return os.open(name, flags, mode, dir_fd=parent)
+
+
+def _write_all(fd: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(fd, content) :]
