@@ -220,6 +220,8 @@ class WatchFollower:
             if made:
                 self._queue.add(f"{ENDPOINTS}{each}" for each in self._view.endpoint_ids(name))
             return
+        if self._waits_for_network(name):
+            return
         endpoint = await self._endpoints.sync(name)
         await self._attachments.sync(name, endpoint)
         if endpoint:
@@ -228,6 +230,14 @@ class WatchFollower:
         network = self._records.network(shared.endpoint.network_id) if shared else None
         if endpoint is None and network and network.phase is Phase.REMOVING:
             self._queue.add([f"{NETWORKS}{network.id}"])
+
+    def _waits_for_network(self, endpoint_id: str) -> bool:
+        """Return whether the endpoint's network is still to be made here; it is looked at once that is done."""
+        shared = self._view.endpoint(endpoint_id)
+        if shared is None or self._records.endpoint(endpoint_id):
+            return False
+        network = self._records.network(shared.endpoint.network_id)
+        return network is None or network.phase is Phase.CREATING
 
     def _refuse_unreadable(self, kind: str, name: str) -> None:
         """Leave what this host has of an object alone whose record it cannot read: it was not deleted.
