@@ -23,6 +23,7 @@ from sandnet.kernel.types import PREPARED
 from sandnet.model.link_names import PORT_PREFIX, link_mac, shaper_name
 from tests.crash.daemon_case import CrashDaemon
 from tests.support.daemon import JSON, LEARNED, unseeded
+from tests.support.nft_listing import ruleset
 
 Facts = dict[str, tuple[str, ...]]
 """By section, sorted lines."""
@@ -110,7 +111,7 @@ def facts(daemon: CrashDaemon, *, theirs: Sequence[str] = (), ports: Sequence[tu
     aliases = Aliases({key: json.loads(value) for key, value in held.items() if _is_record(key)})
     found: dict[str, Iterator[str] | list[str]] = {
         "store": _reported_store(held),
-        "rules": _rules(daemon.host.sh("nft", "list", "ruleset"), aliases),
+        "rules": _rules(daemon.host.run(ruleset), aliases),
         "mounts": daemon.host.run(_mounts),
         "files": daemon.host.run(
             _files, aliases, [daemon.state, daemon.run, daemon.files, Path("/run"), Path("/var/lib")]

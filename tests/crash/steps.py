@@ -183,9 +183,10 @@ class Recorder:
 
 
 def read_trace(path: Path) -> list[Event]:
-    """What was written down since the recorder was armed last."""
+    """What was written down since the recorder was armed last; not a line that is being written."""
+    *lines, _ = path.read_text().split("\n")
     found = []
-    for line in path.read_text().splitlines():
+    for line in lines:
         edge, name, nth, lane, label = line.split("\t")
         found.append(Event(Step(edge, name, int(nth)), lane, label))
     return found
