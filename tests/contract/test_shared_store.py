@@ -19,6 +19,7 @@ from sandnet.stores.shared import (
     MOST_BYTES,
     MOST_OPERATIONS,
     SHOWN_OF_A_RANGE,
+    SHOWN_OF_CHANGES,
     Absent,
     Condition,
     ConditionFailed,
@@ -27,6 +28,7 @@ from sandnet.stores.shared import (
     LeaseEnded,
     Present,
     SharedStore,
+    UnchangedRange,
 )
 from tests.support.snapshots import is_snapshot
 
@@ -84,6 +86,9 @@ async def test_all_conditions_that_hold_let_a_transaction_pass(hosts: Hosts) -> 
         Absent("b"),
         EmptyRange("range/"),
         EmptyRange("b"),
+        UnchangedRange("a", revision),
+        UnchangedRange("", revision),
+        UnchangedRange("range/", 0),
     ]
 
     assert await hosts.b.transact([Put("b", b"2")], conditions) == revision + 1
@@ -102,6 +107,9 @@ async def test_all_conditions_that_hold_let_a_transaction_pass(hosts: Hosts) -> 
         EmptyRange("a"),
         EmptyRange("range/"),
         EmptyRange(""),
+        UnchangedRange("a", 0),
+        UnchangedRange("range/", 0),
+        UnchangedRange("", 0),
     ],
     ids=str,
 )
@@ -125,6 +133,38 @@ async def test_refusal_shows_the_first_entries_of_a_range(hosts: Hosts) -> None:
 
     shown = [*range(SHOWN_OF_A_RANGE), 8]
     assert caught.value.found == tuple(Entry(f"endpoint/n/{n}", b"%d" % n, revision) for n in shown)
+
+
+@pytest.mark.parametrize("change", [Put("claim/a", b"2"), Put("claim/c", b"2")], ids=["written", "created"])
+async def test_later_change_of_a_range_is_refused_and_shown(hosts: Hosts, change: Put) -> None:
+    seen = await hosts.a.transact([Put("claim/a", b"1"), Put("claim/b", b"1"), Put("claims", b"1")])
+    later = await hosts.a.transact([change, Put("claims", b"2")])
+
+    with pytest.raises(ConditionFailed) as caught:
+        await hosts.b.transact([Put("x", b"")], [UnchangedRange("claim/", seen)])
+
+    assert caught.value.found == (Entry(change.key, b"2", later),)
+    assert await hosts.b.transact([Put("x", b"")], [UnchangedRange("claim/", later)]) == later + 1
+
+
+async def test_deletion_is_no_change_of_a_range(hosts: Hosts) -> None:
+    seen = await hosts.a.transact([Put("claim/a", b"1"), Put("claim/b", b"1")])
+    later = await hosts.a.transact([Delete("claim/a")])
+
+    assert await hosts.b.transact([Put("x", b"")], [UnchangedRange("claim/", seen)]) == later + 1
+
+
+async def test_refusal_shows_the_first_later_changes_of_a_range(hosts: Hosts) -> None:
+    await hosts.a.transact([Put(f"claim/{n:03}", b"") for n in range(0, MOST_OPERATIONS, 2)])
+    seen = await hosts.a.transact([Put("other", b"")])
+    await hosts.a.transact([Put(f"claim/{n:03}", b"") for n in range(1, MOST_OPERATIONS, 2)])
+    await hosts.a.transact([Put(f"claim/{n:03}", b"") for n in range(MOST_OPERATIONS, MOST_OPERATIONS + 8)])
+
+    with pytest.raises(ConditionFailed) as caught:
+        await hosts.b.transact([Put("x", b"")], [UnchangedRange("claim/", seen)])
+
+    shown = [*range(1, MOST_OPERATIONS, 2), *range(MOST_OPERATIONS, MOST_OPERATIONS + 8)][:SHOWN_OF_CHANGES]
+    assert [entry.key for entry in caught.value.found] == [f"claim/{n:03}" for n in shown]
 
 
 async def test_expectations_of_changes_are_conditions_too(hosts: Hosts) -> None:

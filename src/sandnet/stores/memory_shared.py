@@ -14,6 +14,7 @@ from sandnet.stores.contents import Contents
 from sandnet.stores.shared import (
     NO_LEASES,
     SHOWN_OF_A_RANGE,
+    SHOWN_OF_CHANGES,
     Absent,
     Condition,
     ConditionFailed,
@@ -21,6 +22,7 @@ from sandnet.stores.shared import (
     HasValue,
     LeaseEnded,
     Present,
+    UnchangedRange,
     check_transaction,
     conflict,
     expectations,
@@ -158,6 +160,8 @@ class MemoryCluster:
         match condition:
             case EmptyRange(prefix):
                 return not self.contents.list(prefix)
+            case UnchangedRange():
+                return not self._later(condition)
             case Absent(key):
                 return self.contents.get(key) is None
         entry = self.contents.get(condition.key)
@@ -169,10 +173,15 @@ class MemoryCluster:
             case Present(_, revision):
                 return revision is None or entry.revision == revision
 
+    def _later(self, unchanged: UnchangedRange) -> list[Entry]:
+        return [entry for entry in self.contents.list(unchanged.prefix) if entry.revision > unchanged.revision]
+
     def _found(self, conditions: Sequence[Condition]) -> tuple[Entry, ...]:
         found: dict[str, Entry] = {}
         for condition in conditions:
-            if isinstance(condition, EmptyRange):
+            if isinstance(condition, UnchangedRange):
+                found.update((entry.key, entry) for entry in self._later(condition)[:SHOWN_OF_CHANGES])
+            elif isinstance(condition, EmptyRange):
                 found.update((entry.key, entry) for entry in self.contents.list(condition.prefix)[:SHOWN_OF_A_RANGE])
             elif entry := self.contents.get(condition.key):
                 found[entry.key] = entry

@@ -14,6 +14,8 @@ MOST_BYTES: Final = 1 << 20
 """Limit of the keys and values of one transaction. etcd refuses requests beyond 1.5 MiB."""
 SHOWN_OF_A_RANGE: Final = 4
 """How many entries a refusal shows of a range that should have been empty."""
+SHOWN_OF_CHANGES: Final = 64
+"""How many of the later entries a refusal shows of a range that should not have changed."""
 DEADLINE: Final = 1.5
 """Seconds until a request without an answer is given up."""
 NO_LEASES: Final[Mapping[str, int]] = {}
@@ -45,7 +47,14 @@ class EmptyRange(NamedTuple):
     prefix: str
 
 
-Condition = Present | Absent | HasValue | EmptyRange
+class UnchangedRange(NamedTuple):
+    """No key that begins with the prefix was created or written after the revision. Deletions do not count."""
+
+    prefix: str
+    revision: int
+
+
+Condition = Present | Absent | HasValue | EmptyRange | UnchangedRange
 
 
 class ConditionFailed(Exception):  # noqa: N818 - no error: the caller decides again
@@ -53,7 +62,8 @@ class ConditionFailed(Exception):  # noqa: N818 - no error: the caller decides a
 
     Attributes:
         revision: of the store when the conditions were compared.
-        found: the entries at the keys of the conditions at that revision, in key order; of a range the first ones.
+        found: the entries at the keys of the conditions at that revision, in key order; of a range the first ones, and
+            of one that should not have changed those that are later.
     """
 
     def __init__(self, revision: int, found: tuple[Entry, ...]) -> None:
@@ -193,7 +203,7 @@ def check_transaction(changes: Sequence[Change], conditions: Sequence[Condition]
         raise ValueError(f"leases for keys that are not put: {sorted(unknown)}")
     for condition in conditions:
         condition[0].encode()
-        if not condition[0] and not isinstance(condition, EmptyRange):
+        if not condition[0] and not isinstance(condition, EmptyRange | UnchangedRange):
             raise ValueError("a condition without a key")
     most = max(len(changes), len(conditions))
     if most > MOST_OPERATIONS:

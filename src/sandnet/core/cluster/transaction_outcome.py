@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sandnet.stores.base import Change, Put, Snapshot
-from sandnet.stores.shared import Absent, Condition, ConditionFailed, HasValue, Present
+from sandnet.stores.shared import Absent, Condition, ConditionFailed, HasValue, Present, UnchangedRange
 
 
 def holds(condition: Condition, refused: ConditionFailed) -> bool:
@@ -18,6 +18,8 @@ def holds(condition: Condition, refused: ConditionFailed) -> bool:
             return found is None
         case HasValue():
             return found is not None and found.value == condition.value
+        case UnchangedRange(prefix, revision):
+            return not any(entry.key.startswith(prefix) and entry.revision > revision for entry in refused.found)
         case _:
             return not any(entry.key.startswith(condition[0]) for entry in refused.found)
 

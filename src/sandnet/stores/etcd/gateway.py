@@ -12,7 +12,16 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from sandnet.stores.base import Change, Changed, Entry, Put
-from sandnet.stores.shared import SHOWN_OF_A_RANGE, Absent, Condition, EmptyRange, HasValue, Present
+from sandnet.stores.shared import (
+    SHOWN_OF_A_RANGE,
+    SHOWN_OF_CHANGES,
+    Absent,
+    Condition,
+    EmptyRange,
+    HasValue,
+    Present,
+    UnchangedRange,
+)
 
 T = TypeVar("T")
 
@@ -39,6 +48,7 @@ class RangeRequest(_Request):
     range_end: bytes = b""
     limit: int = 0
     revision: int = 0
+    min_mod_revision: int = 0
 
 
 class PutRequest(_Request):
@@ -64,7 +74,7 @@ class Operation(_Request):
 
 
 class Comparison(_Request):
-    """A comparison for equality; one of the last three fields is set, that which ``target`` names."""
+    """A comparison of one key, or of each one of a range; of the last three fields that of ``target`` is set."""
 
     key: bytes
     target: str
@@ -137,6 +147,8 @@ def _comparison(prefix: bytes, condition: Condition) -> Comparison:
     match condition:
         case EmptyRange():  # a comparison of an empty range is one of a key with the revision 0
             return Comparison(key, "CREATE", end_of(key), create_revision=0)
+        case UnchangedRange(_, revision):  # of an empty range this holds, too
+            return Comparison(key, "MOD", end_of(key), "LESS", mod_revision=revision + 1)
         case Absent():
             return Comparison(key, "CREATE", create_revision=0)
         case HasValue(_, value):
@@ -158,6 +170,8 @@ def _shown(prefix: bytes, condition: Condition) -> RangeRequest:
     key = prefix + condition[0].encode()
     if isinstance(condition, EmptyRange):
         return RangeRequest(key, end_of(key), SHOWN_OF_A_RANGE)
+    if isinstance(condition, UnchangedRange):
+        return RangeRequest(key, end_of(key), SHOWN_OF_CHANGES, min_mod_revision=condition.revision + 1)
     return RangeRequest(key)
 
 
