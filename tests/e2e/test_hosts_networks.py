@@ -236,6 +236,15 @@ class TestSameInstant:
             assert {each.status for each in refusals} == {409}
             assert all(f"n{turn}-" in each.message for each in refusals), [each.message for each in refusals]
 
+    def test_one_host_gets_one_of_overlapping_subnets(self, raced: RunningLab) -> None:
+        def create(api: Api, number: int, turn: int) -> None:
+            subnet = f"10.{80 + turn}.0.0/{16 + number}"
+            api.network(f"o{turn}-{number}", "overlay", subnet=subnet, vni=5000 + 10 * turn + number)
+
+        for turn, refusals in enumerate(self.race(raced, create)):
+            assert {each.status for each in refusals} == {409}
+            assert all(f"o{turn}-" in each.message for each in refusals), [each.message for each in refusals]
+
     def test_one_host_gets_an_endpoint(self, raced: RunningLab) -> None:
         """The others are told which container has it, and where."""
         for turn in range(self.ROUNDS):

@@ -13,9 +13,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from sandnet.core.cluster.shared_values import FIRST_FORMAT, HostRecord, decode
+from sandnet.core.cluster.shared_values import FIRST_FORMAT, HostRecord, decode, format_of
 from sandnet.core.cluster.view import ClusterView
 from sandnet.errors import Error, Kind
+from sandnet.model import Endpoint
 from sandnet.stores.base import Change, Entry, Put
 from sandnet.stores.shared import Absent, Condition, HasValue, Present
 
@@ -68,6 +69,19 @@ def joining(found: Entry | None, host: HostRecord, before: Entry | None, *, is_n
         return FormatChange([], [compared])
     first = max(host.formats) if is_new else FIRST_FORMAT
     return FormatChange([Put(FORMAT, found.value if found else str(first).encode())], [compared])
+
+
+def refuse_older_hosts(endpoint: Endpoint, view: ClusterView) -> None:
+    """Refuse an endpoint that another host would read as another one.
+
+    Raises:
+        Error: ``CONFLICT``.
+    """
+    needed = format_of(endpoint)
+    older = [host.name for host in view.hosts() if needed not in host.formats]
+    if older:
+        message = f"endpoint {endpoint.name} has what earlier releases do not know: {', '.join(older)}"
+        raise Error(Kind.CONFLICT, message, "upgrade these hosts, or leave additional addresses out", "older_hosts")
 
 
 def raising(view: ClusterView, formats: Sequence[int]) -> FormatChange | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sandnet.core.cluster.shared_values import endpoint_claims, network_claims
+from sandnet.core.cluster.shared_values import claimed_subnet, endpoint_claims, network_claims
 from sandnet.core.cluster.view import Held
 from sandnet.core.state.schema import CLAIMS, endpoint_key, name_claim, network_key
 from sandnet.core.state.shared_writer import CHANGED_ELSEWHERE, CLAIMED_ELSEWHERE
 from sandnet.errors import Error, Kind
+from sandnet.ipam.pools import overlap
 from sandnet.model import Endpoint, Network
 from sandnet.stores.shared import ConditionFailed
 
@@ -24,9 +25,13 @@ def network_taken(network: Network, refused: ConditionFailed) -> Error:
     if refused.at(name_claim(network)):
         message = f"network with name {network.name} already exists, created on another host"
         return Error(Kind.NAME_TAKEN, message, "choose another name, or delete that network first")
-    taken = next((claim for claim in network_claims(network) if refused.at(claim)), network_key(network.id))
+    taken = next((key for key in (*network_claims(network), network_key(network.id)) if refused.at(key)), "")
     what = taken.removeprefix(CLAIMS).replace("/", " ", 1)
-    message = f"{what} was given to another network at the same time"
+    claimed = [prefix for entry in refused.found if (prefix := claimed_subnet(entry.key))]
+    overlapping = next((prefix for prefix in claimed if overlap(prefix, network.prefixes)), None)
+    if not taken and overlapping:
+        what = f"subnet {overlapping}, which network {network.name} overlaps,"
+    message = f"{what or 'a subnet'} was given to another network at the same time"
     return Error(Kind.CONFLICT, message, "repeat the request", CLAIMED_ELSEWHERE)
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from sandnet.core.cluster.attachment_claims import AttachmentClaims, SharedTransaction
 from sandnet.core.cluster.host_membership import HostMembership
-from sandnet.core.cluster.record_format import raising, written_format
+from sandnet.core.cluster.record_format import raising, refuse_older_hosts, written_format
 from sandnet.core.cluster.refusals import (
     changed_elsewhere,
     endpoint_in_use,
@@ -26,6 +26,7 @@ from sandnet.core.cluster.shared_values import (
     OWNER_ENDED,
     SharedEndpoint,
     attached_prefix,
+    claimed_subnet,
     encode,
     endpoint_claims,
     format_of,
@@ -35,6 +36,7 @@ from sandnet.core.cluster.shared_values import (
     shared_endpoint,
     shared_network,
 )
+from sandnet.core.cluster.subnet_claims import SubnetClaims
 from sandnet.core.cluster.view import ClusterView, Held
 from sandnet.core.state.events import Transition
 from sandnet.core.state.schema import ENDPOINTS, endpoint_key, endpoints_prefix, network_key
@@ -68,6 +70,7 @@ class SharedRecords:
         self._membership, self._view = membership, view
         self._is_global, self._network, self._sandbox = is_global, network, sandbox
         self.attachments = AttachmentClaims(membership, view, sandbox)
+        self._subnets = SubnetClaims(membership, view)
         self._copies: set[str] = set()
         """Endpoints of which this host removes its copy alone."""
         self._refused_at = 0
@@ -198,7 +201,7 @@ class SharedRecords:
         transaction = SharedTransaction([Put(key, value)], [Absent(key)])
         transaction.claim(network_claims(network), network.id)
         try:
-            await self._membership.transact(*transaction)
+            await self._subnets.transact(transaction)
         except ConditionFailed as refused:
             self._refused_at = refused.revision
             raise network_taken(network, refused) from refused
@@ -215,9 +218,9 @@ class SharedRecords:
         transaction.claim(new, network.id)
         transaction.release(before.difference(network_claims(network)))
         try:
-            await self._membership.transact(*transaction)
+            await self._subnets.transact(transaction)
         except ConditionFailed as refused:
-            if not any(map(refused.at, new)):
+            if not any(claimed_subnet(each.key) for each in refused.found):
                 raise
             self._refused_at = refused.revision
             raise network_taken(network, refused) from refused
@@ -299,11 +302,8 @@ class SharedRecords:
         Raises:
             Error: ``CONFLICT``.
         """
+        refuse_older_hosts(endpoint, self._view)
         needed = format_of(endpoint)
-        older = [host.name for host in self._view.hosts() if needed not in host.formats]
-        if older:
-            message = f"endpoint {endpoint.name} has what earlier releases do not know: {', '.join(older)}"
-            raise Error(Kind.CONFLICT, message, "upgrade these hosts, or leave additional addresses out", "older_hosts")
         if written_format(self._view) < needed and (raised := raising(self._view, self._membership.host.formats)):
             await self._membership.transact(*raised)
 

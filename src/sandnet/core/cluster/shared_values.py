@@ -6,14 +6,15 @@ first one; what has no format never changes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Interface, IPv6Interface
+from functools import lru_cache
+from ipaddress import IPv4Interface, IPv6Interface, ip_network
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
 from sandnet.core.state.schema import CLAIMS, address_claims, name_claim
-from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, Phase, Sandbox
+from sandnet.model import Address, Attachment, BoundPort, Endpoint, Network, Phase, Prefix, Sandbox
 from sandnet.model.address import decode_hook, encode_hook
 from sandnet.model.tunnel import HostTunnel
 
@@ -30,6 +31,8 @@ FENCES: Final = "fence/"
 ALIVE: Final = "alive/"
 ATTACHED: Final = "attached/"
 HOLDERS: Final = "holder/"
+SUBNETS: Final = f"{CLAIMS}subnet/"
+"""Claims of the networks' subnets."""
 
 
 class HostRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,7 +192,18 @@ def network_claims(network: Network) -> Iterator[str]:
         yield f"{CLAIMS}vni/{network.vni}"
     for subnet in (network.ipv4, network.ipv6):
         if subnet:
-            yield f"{CLAIMS}subnet/{subnet.prefix}"
+            yield f"{SUBNETS}{subnet.prefix}"
+
+
+@lru_cache(maxsize=4096)
+def claimed_subnet(key: str) -> Prefix | None:
+    """Return the subnet that a key claims; ``None``: it claims none, or another program wrote it."""
+    if not key.startswith(SUBNETS):
+        return None
+    try:
+        return ip_network(key.removeprefix(SUBNETS))
+    except ValueError:
+        return None
 
 
 def endpoint_claims(endpoint: Endpoint) -> Iterator[str]:

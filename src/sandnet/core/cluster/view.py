@@ -16,6 +16,7 @@ from sandnet.core.cluster.shared_values import (
     ALIVE,
     ATTACHED,
     HOSTS,
+    SUBNETS,
     Alive,
     AttachmentKey,
     HostRecord,
@@ -52,7 +53,7 @@ class ClusterView:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._groups: dict[str, dict[str, Entry]] = {}
-        """By ``host/``, ``endpoint/N/``, ``attached/E/`` and ``attached//H/``."""
+        """By ``host/``, ``network/``, ``claim/subnet/``, ``endpoint/N/``, ``attached/E/`` and ``attached//H/``."""
         self._deleted: dict[str, int] = {}
         """Keys that this host deleted, and the revision, until the watch has come that far."""
         self._endpoint_keys: dict[str, str] = {}
@@ -166,7 +167,11 @@ class ClusterView:
 
     def network_ids(self) -> list[str]:
         """Return the ids of all networks."""
-        return [key.removeprefix(NETWORKS) for key in self._entries if key.startswith(NETWORKS)]
+        return [key.removeprefix(NETWORKS) for key in self._groups.get(NETWORKS, ())]
+
+    def subnet_claims(self) -> list[Entry]:
+        """Return the claims of subnets: all that the store had at :attr:`revision`, and later ones of this host."""
+        return [*self._groups.get(SUBNETS, {}).values()]
 
     def endpoint(self, endpoint_id: str) -> SharedEndpoint | None:
         """Return the endpoint with that full id, whether it counts or not."""
@@ -248,8 +253,7 @@ def _host_group(host: str) -> str:
 
 
 def _groups_of(key: str) -> Iterable[str]:
-    if key.startswith(HOSTS):
-        yield HOSTS
+    yield from (group for group in (HOSTS, NETWORKS, SUBNETS) if key.startswith(group))
     if key.startswith(_GROUPED):
         first, _, rest = key.partition("/")
         yield f"{first}/{rest.partition('/')[0]}/"

@@ -205,7 +205,8 @@ class Networks:
         for _ in range(PLANS):
             others = self._records.networks()
             try:
-                net = await driver.plan(requested, [*others, *self._pools_beside(requested)])
+                beside = *self.elsewhere(requested), *self._pools_beside(requested)
+                net = await driver.plan(requested, [*others, *beside])
             except Error as failure:
                 if failure.kind is Kind.CONFLICT and self._records.networks() != others:
                     continue
@@ -216,6 +217,14 @@ class Networks:
                 return net
         message = f"other hosts make networks all the time, and network {requested.name} finds no place beside them"
         raise Error(Kind.CONFLICT, message, "repeat the request", CLAIMED_ELSEWHERE)
+
+    def elsewhere(self, net: Network) -> Sequence[Network]:
+        """Return the networks of all hosts that are not here, or not yet: a plan of one of all hosts is beside them."""
+        if self.scope(net) != "global" or self._context.cluster is None:
+            return ()
+        view = self._context.cluster.view
+        missing = (each for each in view.network_ids() if each != net.id and self._records.network(each) is None)
+        return [shared.network for shared in map(view.network, missing) if shared]
 
     def _pools_beside(self, requested: Network) -> Sequence[Network]:
         """Return the IPv4 pools of engines if a subnet is chosen. A requested one may be that of the engine's network.

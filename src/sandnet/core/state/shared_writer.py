@@ -53,20 +53,21 @@ class SharedWriter(Protocol):
 
 
 async def repeated(attempt: Callable[[], Awaitable[T]], catch_up: Callable[[], Awaitable[None]]) -> T:
-    """Make a change, and make it again if another host changed the same at that instant.
+    """Make a change, and make it again if another host changed or claimed the same at that instant.
 
     Args:
         attempt: makes the change from what the records have; a further attempt finishes what one has left.
         catch_up: waits until this host knows what refused it, as :meth:`SharedWriter.catch_up` does.
 
     Raises:
-        Error: that of the attempt; with code ``changed_elsewhere`` if several in a row were refused so.
+        Error: that of the attempt; with code ``changed_elsewhere`` or ``claimed_elsewhere`` if several in a row were
+            refused so.
     """
     for _ in range(REQUESTED - 1):
         try:
             return await attempt()
         except Error as failure:
-            if failure.code != CHANGED_ELSEWHERE:
+            if failure.code not in (CHANGED_ELSEWHERE, CLAIMED_ELSEWHERE):
                 raise
             await catch_up()
     return await attempt()

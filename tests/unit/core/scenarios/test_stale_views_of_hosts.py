@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from sandnet.core.replication import follower
 from sandnet.errors import Error, Kind
 from tests.support.hosts_in_process import DRIVER, HostInProcess, at_once, several_hosts
 
@@ -87,7 +88,10 @@ async def late_hosts(tmp_path: Path) -> AsyncIterator[Hosts]:
         yield found
 
 
-async def test_subnet_that_a_network_got_is_not_given_to_another(late_hosts: Hosts) -> None:
+async def test_subnet_that_a_network_got_is_not_given_to_another(
+    late_hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "CATCH_UP", 0.01)
     one, two = late_hosts
     await add_subnet(one, "net")
     with pytest.raises(Error, match="was given to another network") as refused:

@@ -112,6 +112,7 @@ class NetworkUpdates:
         async with self._locks.hold("networks"):  # two plans at once would choose one subnet
             if isinstance(driver, Updatable) and after.options != before.options:
                 others = [net for net in self._records.networks() if net.id != before.id]
+                others += self._networks.elsewhere(before)
                 after = await driver.plan_update(after, others)
             await self._records.commit(put=[after])
         return after
