@@ -5,12 +5,15 @@ Each rule of the protocol is also left out once: a model that then finds no faul
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from tests.model import attachment_model, creation_model
+from tests.model import attachment_model, creation_model, subnet_model
 from tests.model.attachment_model import State
 from tests.model.creation_model import Wanted
 from tests.model.explore import ViolationError, explore
+from tests.model.subnet_model import BOTH, HIGH, LOW, Subnet
 
 ANY = Wanted("web")
 ANOTHER = Wanted("db")
@@ -81,3 +84,29 @@ def _explore_pairs(rules: creation_model.Rules) -> None:
             (creation_model.Host(wanted[0]), creation_model.Host(wanted[1])), timeouts=3, repeats=1
         )
         explore(state, model.steps, model.always, model.at_rest)
+
+
+OVERLAPPING: tuple[tuple[tuple[Subnet, ...], ...], ...] = (
+    ((BOTH,), (LOW,)),
+    ((BOTH,), (LOW,), (HIGH,)),
+    ((BOTH,), (LOW, HIGH), (LOW, HIGH)),
+    ((LOW,), (LOW, HIGH), (HIGH,)),
+)
+"""What the clients of some hosts want: one of these subnets each."""
+
+
+@pytest.mark.parametrize("wanted", OVERLAPPING, ids=["two", "three", "two choose", "one chooses"])
+def test_subnets_of_several_hosts_never_overlap(wanted: tuple[tuple[Subnet, ...], ...]) -> None:
+    assert _explore_subnets(subnet_model.Rules(), [wanted]) > 1
+
+
+@pytest.mark.parametrize("rule", subnet_model.Rules._fields)
+def test_subnets_need_each_rule_of_the_protocol(rule: str) -> None:
+    with pytest.raises(ViolationError, match="two subnets overlap"):
+        _explore_subnets(subnet_model.Rules()._replace(**{rule: False}), OVERLAPPING)
+
+
+def _explore_subnets(rules: subnet_model.Rules, cases: Sequence[tuple[tuple[Subnet, ...], ...]]) -> int:
+    model = subnet_model.Model(rules)
+    states = [subnet_model.State(tuple(map(subnet_model.Host, wanted))) for wanted in cases]
+    return sum(explore(state, model.steps, model.always, model.at_rest).at_rest for state in states)
