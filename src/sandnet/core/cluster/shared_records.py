@@ -79,8 +79,9 @@ class SharedRecords:
         """Waits until this host is in line with the store as it was at a revision, or for a while."""
         self.refreshed: Callable[[Iterable[str]], Awaitable[bool]] = _not_refreshed
         """Does what :meth:`refresh` promises."""
-        self.changed: Callable[[Iterable[str]], None] = _ignore
-        """Gets the keys of what this host has just changed: another one may have changed it, too, in between."""
+        self.changed: Callable[[Iterable[str], BaseException | None], None] = _ignore
+        """Gets the keys of what this host has just changed, for another one may have changed it, too, in between; and
+        why its own store does not have that change."""
 
     # Records.
 
@@ -135,7 +136,7 @@ class SharedRecords:
         finally:
             self._copies.discard(endpoint_id)
 
-    def written(self, transitions: Sequence[Transition]) -> None:
+    def written(self, transitions: Sequence[Transition], failure: BaseException | None = None) -> None:
         """See ``SharedWriter.written``."""
         subjects = [each.after or each.before for each in transitions]
         networks = [each for each in subjects if isinstance(each, Network) and self._is_global(each.driver)]
@@ -145,7 +146,7 @@ class SharedRecords:
         ]
         keys = [*(network_key(each.id) for each in networks), *(f"{ENDPOINTS}{each}" for each in endpoints)]
         if keys:  # most commits concern this host alone
-            self.changed(keys)
+            self.changed(keys, failure)
 
     async def catch_up(self) -> None:
         """See ``SharedWriter.catch_up``."""
@@ -386,7 +387,7 @@ class SharedRecords:
         return [each.endpoint.name for each in map(self._view.endpoint, self._view.endpoint_ids(network_id)) if each]
 
 
-def _ignore(keys: Iterable[str]) -> None:
+def _ignore(keys: Iterable[str], failure: BaseException | None) -> None:
     """Do nothing, while no follower runs."""
 
 

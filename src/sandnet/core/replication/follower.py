@@ -89,11 +89,18 @@ class WatchFollower:
     async def start(self) -> None:
         """Bring this host into line, once its own state is restored, and from now on."""
         self._tasks += [asyncio.create_task(each) for each in (self._queue.run(), self._audit())]
-        self._shared.caught_up, self._shared.changed = self._reached, self._queue.add
+        self._shared.caught_up, self._shared.changed = self._reached, self._changed
         self._shared.refreshed = self._refreshed
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_PASS):
                 await self._queue.drained()
+
+    def _changed(self, keys: Iterable[str], failure: BaseException | None) -> None:
+        """Look at what this host has changed: later, if its own store refused it, as that would refuse it again."""
+        if failure:
+            self._queue.add_failed(keys, failure)
+        else:
+            self._queue.add(keys)
 
     async def _reached(self, revision: int) -> None:
         with suppress(TimeoutError):

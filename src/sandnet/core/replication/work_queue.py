@@ -60,6 +60,13 @@ class WorkQueue:
         if self._pending:
             self._idle.clear()
 
+    def add_failed(self, keys: Iterable[str], failure: BaseException) -> None:
+        """Add objects as if an attempt at them had failed. One that has failed before is not tried later for that."""
+        for key in keys:
+            before = self._failures.get(key) or _FailedWork(time.monotonic() + FIRST_DELAY, FIRST_DELAY, "")
+            self._failures[key] = before._replace(text=f"{key}: {failure}")
+        self._changed.set()
+
     def retry(self) -> None:
         """Try those that failed again at once."""
         self.add([*self._failures])
@@ -113,7 +120,8 @@ class WorkQueue:
             elif before and before.delay < delay == LONGEST_DELAY:
                 _log.warning("%s is still not in line with the shared store: %s", key, failure)
         else:
-            self._failures.pop(key, None)
+            if self._failures.get(key) is before:  # else another failure was added during the attempt
+                self._failures.pop(key, None)
         finally:
             self._running.discard(key)
             self._changed.set()

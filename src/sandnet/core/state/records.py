@@ -9,10 +9,9 @@ and host port. So even a second writer of the same store cannot allocate them ag
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from math import inf
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -27,8 +26,6 @@ from sandnet.errors import Error, Kind
 from sandnet.model import Attachment, Endpoint, Network, Phase, Sandbox
 from sandnet.model.address import encode_hook
 from sandnet.stores.base import REBUILD, Change, Conflict, Delete, Entry, Put, Store
-
-"""The store key for the number of events in the last commit that published any; its revision is theirs."""
 
 HANGS = 5.0
 """Seconds after which a commit is reported as hanging; a bad disk takes a tenth of one."""
@@ -286,8 +283,8 @@ class Records:
         if events := events_of(transitions):
             changes.append(_last_event_put(events))
         final = [*(record for record in put if record.phase is Phase.READY), *delete]  # the others are intents
-        written = self._write(changes, any(map(_outlives_boot, final)), fresh, transitions)
-        return self._write_shared(transitions, fresh, written) if shared and self.shared_writer else written
+        writer = self.shared_writer if shared else None
+        return self._write(changes, any(map(_outlives_boot, final)), fresh, transitions, writer)
 
     async def catch_up(self) -> None:
         """Wait until this host knows what another one has claimed before it; see ``SharedWriter.catch_up``."""
@@ -297,22 +294,6 @@ class Records:
     async def refresh(self, endpoint_ids: Iterable[str]) -> bool:
         """Look again at what other hosts have of some endpoints; see ``SharedWriter.refresh``."""
         return self.shared_writer is not None and await self.shared_writer.refresh(endpoint_ids)
-
-    async def _write_shared(
-        self, transitions: Sequence[Transition], fresh: Sequence[Record], written: Coroutine[Any, Any, None]
-    ) -> None:
-        """Write what several hosts share first: it counts only if none of them objects."""
-        try:
-            if self.shared_writer:
-                await self.shared_writer.write(transitions)
-        except BaseException:
-            written.close()
-            for record in fresh:
-                self._remove(record)
-            raise
-        await written
-        if self.shared_writer:
-            self.shared_writer.written(transitions)
 
     async def publish_repairs(self, repairs: Sequence[Repair]) -> None:
         """Publish repairs as events, up to :data:`PLACES` in one commit, whose revision numbers them."""
@@ -334,27 +315,46 @@ class Records:
             self._events.publish(revision, events)
 
     async def _write(
-        self, changes: Sequence[Change], durable: bool, fresh: Sequence[Record], transitions: Sequence[Transition]
+        self,
+        changes: Sequence[Change],
+        durable: bool,
+        fresh: Sequence[Record],
+        transitions: Sequence[Transition],
+        writer: SharedWriter | None,
     ) -> None:
-        token = object()
-        self._writing[token] = time.monotonic()
+        """Write a commit: first what several hosts share, as it counts only if none of them objects."""
         try:
-            revision = await self._store.commit(*changes, durable=durable)
-        except BaseException as failure:
+            if writer:
+                await writer.write(transitions)
+            try:
+                revision = await self._commit(changes, durable)
+            except BaseException as failure:
+                if writer:
+                    writer.written(transitions, failure)
+                raise
+        except BaseException:
             for record in fresh:
                 self._remove(record)
-            if isinstance(failure, Conflict):
-                hint = "repeat the request; if it persists, another process writes this store"
-                raise Error(Kind.UNAVAILABLE, f"the store refused: {failure}", hint, "store_conflict") from failure
             raise
-        finally:
-            del self._writing[token]
         for each in transitions:
             if each.after:
                 self._insert(each.after)
             elif each.before:
                 self._remove(each.before)
         self._events.publish(revision, events_of(transitions))
+        if writer:
+            writer.written(transitions, None)
+
+    async def _commit(self, changes: Sequence[Change], durable: bool) -> int:
+        token = object()
+        self._writing[token] = time.monotonic()
+        try:
+            return await self._store.commit(*changes, durable=durable)
+        except Conflict as failure:
+            hint = "repeat the request; if it persists, another process writes this store"
+            raise Error(Kind.UNAVAILABLE, f"the store refused: {failure}", hint, "store_conflict") from failure
+        finally:
+            del self._writing[token]
 
     def _transition(self, before: Record | None, after: Record | None) -> Transition:
         return Transition(before, after, *self._network_and_endpoint_names(after or before))

@@ -47,8 +47,13 @@ class SharedWriter(Protocol):
         """
         ...
 
-    def written(self, transitions: Sequence[Transition]) -> None:
-        """Note that a commit is in this host's store, too: from now on its records can be compared with the others'."""
+    def written(self, transitions: Sequence[Transition], failure: BaseException | None) -> None:
+        """Note that a commit is in this host's store, too: from now on its records can be compared with the others'.
+
+        Args:
+            transitions: those of the commit.
+            failure: why this host's store has refused it, as on a full disk, though the others have it.
+        """
         ...
 
 

@@ -19,21 +19,27 @@ COMMITS = 4
 
 @pytest.fixture
 async def hosts(tmp_path: Path) -> AsyncIterator[Hosts]:
-    """Two hosts, with an endpoint that has a port; the store of the first one can be full."""
+    """Two hosts with two networks, and endpoints with and without a port; the store of the first one can be full."""
     async with several_hosts(tmp_path) as found:
         one, two = found
         await one.stop()
         one.lose_state()
         one.store = MoodyStore()
         await one.start()
-        await one.network()
+        for name in ("net", "spare"):
+            await one.network(name)
         await one.endpoint("old", port_mapping=(mapping(8081),))
+        await one.endpoint("plain")
         await two.in_line()
         yield found
 
 
 async def create_endpoint(host: HostInProcess) -> object:
     return await host.endpoint("web", port_mapping=(mapping(8080),))
+
+
+async def create_plain_endpoint(host: HostInProcess) -> object:
+    return await host.endpoint("bare")
 
 
 async def create_network(host: HostInProcess) -> object:
@@ -44,7 +50,22 @@ async def delete_endpoint(host: HostInProcess) -> None:
     await host.controller.removal.endpoint("net", "old")
 
 
-CHANGES = [create_endpoint, create_network, delete_endpoint]
+async def delete_plain_endpoint(host: HostInProcess) -> None:
+    await host.controller.removal.endpoint("net", "plain")
+
+
+async def delete_network(host: HostInProcess) -> None:
+    await host.controller.removal.network("spare")
+
+
+CHANGES = [
+    create_endpoint,
+    create_plain_endpoint,
+    create_network,
+    delete_endpoint,
+    delete_plain_endpoint,
+    delete_network,
+]
 
 
 def state(host: HostInProcess) -> list[tuple[str, str]]:
@@ -127,14 +148,14 @@ async def test_half_made_endpoint_that_others_use_stays(hosts: Hosts) -> None:
     await two.join("c2", "web")
     await collect(hosts)
     await one.in_line()
-    assert one.names() == two.names() == ["old", "web"]
+    assert one.names() == two.names() == ["old", "plain", "web"]
     await one.controller._garbage.collect()
     await two.leave("c2", "web")
     await one.in_line()
     assert_agreed(hosts)
     await one.controller.removal.endpoint("net", "web")
     await two.in_line()
-    assert one.names() == two.names() == ["old"]
+    assert one.names() == two.names() == ["old", "plain"]
     assert_agreed(hosts)
 
 
