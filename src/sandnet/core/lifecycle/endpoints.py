@@ -266,22 +266,45 @@ class Endpoints:
                 await driver.publish(network, published)
         except BaseException:
             before = replace(published, ports_withdrawn=endpoint.ports_withdrawn)
-            await roll_back(f"publication of {endpoint.name}", self.unpublish(network, before))
-            known = self._records.endpoint(endpoint.id)
-            if known is None or not known.ports:  # that may have failed, as on a full disk; no record names them
-                self._context.port_allocator.unbind(ports)
+            await roll_back(f"publication of {endpoint.name}", self._withdraw(network, before))
+            self._unbind_unrecorded(published)
             raise
 
     async def unpublish(self, network: Network, endpoint: Endpoint) -> None:
-        """Withdraw the published ports of an endpoint; its lock is held."""
+        """Withdraw the published ports of an endpoint; its lock is held.
+
+        Raises:
+            Error: the store or the kernel refuses; then they stay published.
+        """
+        before = self.get(endpoint.id)
+        try:
+            await self._withdraw(network, endpoint)
+        except BaseException:
+            if not self.get(endpoint.id).is_published:  # else the store refused, and the kernel was not asked
+                await roll_back(f"withdrawal of ports of {endpoint.name}", self._publish_again(network, before))
+                self._unbind_unrecorded(endpoint)
+            raise
+
+    async def _withdraw(self, network: Network, endpoint: Endpoint) -> None:
+        """Withdraw ports. The record comes first: a restart, and each comparison, closes what it does not name."""
+        await self._records.commit(put=[replace(endpoint, ports=(), direct_ports=())])
+        await self.close_ports(network, endpoint)
+
+    async def _publish_again(self, network: Network, endpoint: Endpoint) -> None:
+        """Publish ports that are held."""
+        await self._records.commit(put=[endpoint])
         driver = self._context.drivers.working(network.driver)
         if isinstance(driver, PortPublisher):
-            await driver.unpublish(network, endpoint)
-        await self._records.commit(put=[replace(endpoint, ports=(), direct_ports=())])
-        self._context.port_allocator.unbind(endpoint.ports)
+            await driver.publish(network, endpoint)
+
+    def _unbind_unrecorded(self, endpoint: Endpoint) -> None:
+        """Let go of the ports of a failed change, unless they are still recorded: its rollback may have failed, too."""
+        known = self._records.endpoint(endpoint.id)
+        if known is None or not known.ports:
+            self._context.port_allocator.unbind(endpoint.ports)
 
     async def close_ports(self, network: Network, endpoint: Endpoint) -> None:
-        """Do what :meth:`unpublish` does in the kernel; ports that are closed are no error."""
+        """Close published ports in the kernel, and let go of them; ports that are closed are no error."""
         driver = self._context.drivers.working(network.driver)
         if isinstance(driver, PortPublisher):
             await driver.unpublish(network, endpoint)

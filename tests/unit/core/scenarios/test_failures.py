@@ -194,6 +194,43 @@ async def test_port_that_could_not_be_recorded_is_free(core: CoreInProcess) -> N
     await core.controller.sandboxes.publish(web.id, [mapping(8080)])
 
 
+@pytest.mark.parametrize("cause", ["full disk", "firewall.change", "firewall.forget_flows"])
+async def test_port_that_could_not_be_withdrawn_stays_published(core: CoreInProcess, cause: str) -> None:
+    """The rules were without it and the record named it, so a start published it again, or a repair did."""
+    core.unattended()
+    await core.network()
+    web = await core.endpoint("web", port_mapping=(mapping(8080),))
+    await core.join("c1", "web")
+    if cause == "full disk":
+        core.store.room = 0
+    else:
+        core.kernel.fail_on(cause, BROKEN)
+    with pytest.raises(Error):
+        await core.controller.sandboxes.unpublish(web.id)
+    core.store.room = None
+    assert core.controller.endpoints.get(web.id) == web
+    assert [port for _, _, port in core.kernel.host.held] == [8080]
+    assert not await core.controller.reconcile.run(fix=False)
+    await core.controller.sandboxes.unpublish(web.id)
+    assert not core.kernel.host.held
+    assert not await core.controller.reconcile.run(fix=False)
+
+
+async def test_port_whose_publication_and_rollback_fail_is_free(core: CoreInProcess) -> None:
+    """The record named it on, so a start or a repair published what had been refused."""
+    core.unattended()
+    await core.network()
+    web = await core.endpoint("web")
+    for step in ("firewall.change", "firewall.forget_flows"):
+        core.kernel.fail_on(step, BROKEN)
+    with pytest.raises(Error):
+        await core.controller.sandboxes.publish(web.id, [mapping(8080)])
+    assert not core.controller.endpoints.get(web.id).ports
+    assert not core.kernel.host.held
+    assert not await core.controller.reconcile.run(fix=False)
+    await core.controller.sandboxes.publish(web.id, [mapping(8080)])
+
+
 async def test_store_refusal_releases_the_reservation(core: CoreInProcess) -> None:
     await core.network()
     core.store.refusal = Error(Kind.UNAVAILABLE, "the store is away")
