@@ -243,7 +243,7 @@ class SharedRecords:
         if known.host != self._membership.name:  # that host ends it with its owner or its last container
             endpoint = replace(changed.endpoint, owner=known.endpoint.owner, orphaned=known.endpoint.orphaned)
             changed = SharedEndpoint(endpoint=endpoint, host=known.host, number=known.number, ports=known.ports)
-        elif before and not (before.ports or after.ports):  # they are taken from there: this host has lost its state
+        elif before and not (before.ports or after.ports or after.ports_withdrawn):  # this host has lost its state
             changed = replace(changed, ports=known.ports)
         value = encode(changed, written_format(self._view))
         if value == entry.value:

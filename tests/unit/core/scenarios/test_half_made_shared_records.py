@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sandnet.errors import Error
-from sandnet.model import Endpoint, Network
+from sandnet.model import BoundPort, Endpoint, Network
 from tests.support.core_in_process import MoodyStore, mapping
 from tests.support.hosts_in_process import HostInProcess, several_hosts
 
@@ -58,6 +58,19 @@ async def delete_network(host: HostInProcess) -> None:
     await host.controller.removal.network("spare")
 
 
+def id_of(host: HostInProcess, endpoint: str) -> str:
+    (found,) = host.controller._context.records.endpoints_named(endpoint)
+    return found.id
+
+
+async def publish_port(host: HostInProcess) -> None:
+    await host.controller.sandboxes.publish(id_of(host, "plain"), [mapping(8082)])
+
+
+async def withdraw_port(host: HostInProcess) -> None:
+    await host.controller.sandboxes.unpublish(id_of(host, "old"))
+
+
 CHANGES = [
     create_endpoint,
     create_plain_endpoint,
@@ -65,6 +78,8 @@ CHANGES = [
     delete_endpoint,
     delete_plain_endpoint,
     delete_network,
+    publish_port,
+    withdraw_port,
 ]
 
 
@@ -73,6 +88,14 @@ def state(host: HostInProcess) -> list[tuple[str, str]]:
     records = host.controller._context.records
     found: list[Network | Endpoint] = [*records.networks(), *records.endpoints()]
     return sorted((each.name, each.phase.value) for each in found)
+
+
+def shared_ports(host: HostInProcess, endpoint_id: str) -> tuple[BoundPort, ...]:
+    """The ports of an endpoint as a host sees them in the shared store."""
+    cluster = host.controller._context.cluster
+    shared = cluster.view.endpoint(endpoint_id) if cluster else None
+    assert shared
+    return shared.ports
 
 
 async def collect(hosts: Hosts) -> None:
@@ -88,8 +111,11 @@ def assert_agreed(hosts: Hosts) -> None:
     one, two = hosts
     assert state(one) == state(two)
     assert {phase for _, phase in state(one)} == {"ready"}
-    ports = [port.host_port for each in one.controller._context.records.endpoints() for port in each.ports]
+    endpoints = one.controller._context.records.endpoints()
+    ports = [port.host_port for each in endpoints for port in each.ports]
     assert sorted(port for _, _, port in one.kernel.host.held) == sorted(ports)
+    for each in endpoints:
+        assert shared_ports(two, each.id) == each.ports
     assert (one.controller.health().problems, two.controller.health().problems) == ((), ())
 
 
@@ -116,6 +142,10 @@ async def test_hosts_agree_after_a_change_on_a_full_disk(
     assert_agreed(hosts)
     if refused and change is create_endpoint:
         assert not [name for name, _ in state(one) if name == "web"]
+    if change in (publish_port, withdraw_port):
+        published = {port for _, _, port in one.kernel.host.held}
+        was_done = 8082 in published if change is publish_port else 8081 not in published
+        assert was_done is not refused
 
 
 @pytest.mark.parametrize("change", [create_endpoint, create_network], ids=lambda change: change.__name__)
@@ -174,3 +204,21 @@ async def test_half_made_endpoint_goes_once_the_store_answers(hosts: Hosts) -> N
     await collect(hosts)
     assert_agreed(hosts)
     assert state(one) == before
+
+
+async def test_ports_of_another_host_stay_published_there(hosts: Hosts) -> None:
+    """This one, whose disk is full, cannot publish them for its own container yet."""
+    one, two = hosts
+    theirs = await two.endpoint("theirs")
+    await one.in_line()
+    await one.join("c1", "theirs", many=True)
+    await two.in_line()
+    limit(one, 0)
+    await two.controller.sandboxes.publish(theirs, [mapping(8083)])
+    await one.in_line()
+    assert [port.host_port for port in shared_ports(one, theirs)] == [8083]
+    assert one.controller.health().problems
+    limit(one, None)
+    await collect(hosts)
+    assert_agreed(hosts)
+    assert 8083 in {port for _, _, port in one.kernel.host.held}
