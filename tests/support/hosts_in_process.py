@@ -27,6 +27,8 @@ from sandnet.stores.memory_shared import MemoryCluster, MemorySharedStore, Write
 P = ParamSpec("P")
 T = TypeVar("T")
 DRIVER: Final = "overlay"
+IN_LINE: Final = 10.0
+"""Seconds that a host has until it is in line with the shared store."""
 
 
 async def at_once() -> None:
@@ -307,10 +309,14 @@ class HostInProcess:
         await self.controller.sandboxes._joins.ensure(network, endpoint, sandbox, attachment)
 
     async def in_line(self) -> None:
-        """Wait until the host is in line with the shared store."""
-        follower = self.controller._follower
+        """Wait until the host is in line with the shared store, however long a request of its own would wait for it."""
+        follower, revision = self.controller._follower, self.cluster.contents.revision
         assert follower
-        await follower._reached(self.cluster.contents.revision)
+        end = asyncio.get_running_loop().time() + IN_LINE
+        is_there = False
+        while not is_there and asyncio.get_running_loop().time() < end:
+            await follower._reached(revision)
+            is_there = follower._view.revision >= revision and follower._queue.is_idle
 
     def names(self, network: str = "net") -> list[str]:
         """Return the names of the endpoints of a network, as this host sees them."""

@@ -541,15 +541,16 @@ async def test_vni_that_another_host_has_taken_first_is_chosen_again(
     hosts: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = hosts
-    driver = two.controller._context.drivers["overlay"]
+    driver, cluster = two.controller._context.drivers["overlay"], two.controller._context.cluster
     create, first = driver.create_network, True
+    assert cluster
 
     async def late(net: Network) -> Network:
         nonlocal first
         if first:
             first = False
             await one.network("red")
-            await two.in_line()
+            await until(lambda: len(cluster.view.network_ids()) == 1)
         return await create(net)
 
     monkeypatch.setattr(driver, "create_network", late)
