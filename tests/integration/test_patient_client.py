@@ -15,6 +15,7 @@ Answer = tuple[int, object]
 UNKNOWN: Answer = (503, {"message": "", "code": "outcome_unknown"})
 BUSY: Answer = (503, {"message": "", "code": "store_unavailable"})
 TAKEN: Answer = (409, {"message": "", "code": "name_taken"})
+MADE: Answer = (200, [{"id": "abc"}])
 GONE: Answer = (404, {"message": "", "code": "network_not_found"})
 
 
@@ -34,8 +35,14 @@ def client(monkeypatch: pytest.MonkeyPatch, answers: Sequence[Answer]) -> Patien
 
 @pytest.mark.parametrize(
     "answers",
-    [[(200, "abc")], [BUSY, (200, "abc")], [UNKNOWN, (200, "abc")], [UNKNOWN, TAKEN, (200, [{"id": "abc"}])]],
-    ids=["at once", "refused first", "not made the first time", "made the first time"],
+    [
+        [(200, "abc")],
+        [BUSY, (200, "abc")],
+        [UNKNOWN, (200, "abc")],
+        [UNKNOWN, TAKEN, MADE],
+        [UNKNOWN, TAKEN, (200, []), TAKEN, MADE],
+    ],
+    ids=["at once", "refused first", "not made the first time", "made the first time", "made and here later"],
 )
 def test_creation_is_repeated_until_it_is_answered(monkeypatch: pytest.MonkeyPatch, answers: list[Answer]) -> None:
     assert client(monkeypatch, answers).network("blue") == "abc"

@@ -74,11 +74,11 @@ class PatientApi(Api):
             except RefusedError as refused:
                 if is_unknown and method == "DELETE" and refused.status == 404:
                     return None
-                if is_unknown and method == "POST" and refused.code == "name_taken":
-                    (found,) = super()._call("GET", path, params={"name": how["json"]["name"]})
-                    return found["id"]
+                was_made = is_unknown and method == "POST" and refused.code == "name_taken"
+                if was_made and (found := super()._call("GET", path, params={"name": how["json"]["name"]})):
+                    return found[0]["id"]  # else it is in the store, and not on this host yet
                 is_unknown = is_unknown or refused.code == OUTCOME_UNKNOWN
-                if refused.code not in PASSING or time.monotonic() > end:
+                if not (was_made or refused.code in PASSING) or time.monotonic() > end:
                     raise
             time.sleep(INTERVAL)
 
