@@ -224,8 +224,7 @@ class WatchFollower:
         if kind == "network":
             made = await self._networks.sync(name)
             await self._peers.sync_network(name, made=made)
-            if made:
-                self._queue.add(f"{ENDPOINTS}{each}" for each in self._view.endpoint_ids(name))
+            self._queue.add(f"{ENDPOINTS}{each}" for each in self._waiting(name, made=made))
             return
         if self._waits_for_network(name):
             return
@@ -237,6 +236,15 @@ class WatchFollower:
         network = self._records.network(shared.endpoint.network_id) if shared else None
         if endpoint is None and network and network.phase is Phase.REMOVING:
             self._queue.add([f"{NETWORKS}{network.id}"])
+
+    def _waiting(self, network_id: str, *, made: bool) -> list[str]:
+        """Return the endpoints to look at after a network: all if it was just made, else those that are not here yet.
+
+        Another host may have made one after the store had the network, and before this host had recorded its own.
+        """
+        if not made and self._records.network(network_id) is None:
+            return []
+        return [each for each in self._view.endpoint_ids(network_id) if made or not self._records.endpoint(each)]
 
     def _waits_for_network(self, endpoint_id: str) -> bool:
         """Return whether the endpoint's network is still to be made here; it is looked at once that is done."""

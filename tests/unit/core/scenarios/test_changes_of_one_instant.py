@@ -18,6 +18,7 @@ from sandnet.drivers.overlay.driver import OverlayDriver
 from sandnet.errors import Error, Kind
 from sandnet.model import BoundPort, Network
 from sandnet.model.interfaces.bandwidth import Bandwidth
+from sandnet.stores.base import Change, Put
 from tests.support.conditions import until
 from tests.support.core_in_process import mapping
 from tests.support.hosts_in_process import DRIVER, HostInProcess, several_hosts
@@ -269,3 +270,27 @@ async def test_limit_of_another_host_is_applied_when_that_failed(hosts: Hosts, m
     assert following
     await until(lambda: not following.problems)
     assert await two.controller.reconcile.run(fix=False) == []
+
+
+async def test_endpoint_made_before_its_network_is_recorded_is_found(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has the network before its own host has recorded it, and other hosts use it at once."""
+    one, two = hosts
+    commit, recorded = one.store.commit, asyncio.Event()
+
+    async def slow(*changes: Change, durable: bool = True) -> int:
+        if any(isinstance(each, Put) and b'"blue"' in each.value and b'"ready"' in each.value for each in changes):
+            await recorded.wait()
+        return await commit(*changes, durable=durable)
+
+    monkeypatch.setattr(one.store, "commit", slow)
+    making = asyncio.create_task(one.network("blue"))
+    await until(lambda: "blue" in [network.name for network in two.controller.networks.list()])
+    endpoint = await two.endpoint("late", "blue")
+    cluster = one.controller._context.cluster
+    await until(lambda: cluster and cluster.view.endpoint(endpoint))
+    recorded.set()
+    await making
+    await one.in_line()
+    assert one.names("blue") == ["late"]
